@@ -1,0 +1,1 @@
+"""Base, specialists and merged model, scored on held-out problems."""

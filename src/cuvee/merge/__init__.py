@@ -1,0 +1,1 @@
+"""Specialists become one model."""

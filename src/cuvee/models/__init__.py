@@ -1,0 +1,1 @@
+"""Whatever opens or serves a model: checkpoints, templates, tokens, GGUF, engines."""

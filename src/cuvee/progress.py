@@ -1,0 +1,109 @@
+"""Progress of anything long: a bar on a terminal, plain lines elsewhere; and the log.
+
+`bar` counts items of one piece of work. `console` is where people read; the logger `cuvee`
+writes to it and, within a run, to the run folder's `log.txt`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as RichTask
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+log = logging.getLogger("cuvee")
+
+PLAIN_SECONDS = 10.0
+"""Seconds between the lines of a bar where there is no terminal."""
+
+Tick = Callable[[int], None]
+"""Call with how many more are done; `tick(0)` changes nothing."""
+
+
+@contextmanager
+def bar(label: str, *, total: int, unit: str = "rows") -> Iterator[Tick]:
+    """Show progress of `total` items while the block runs; yields the tick.
+
+    On a terminal a bar with count, rate and what is left; elsewhere one plain line every
+    `PLAIN_SECONDS` and one at the end.
+    """
+    if console.is_terminal:
+        with _rich() as progress:
+            task = progress.add_task(label, total=total, unit=unit)
+            yield lambda n: progress.advance(task, n)
+        return
+    done, begin = 0, time.monotonic()
+    last = begin
+
+    def tick(n: int) -> None:
+        nonlocal done, last
+        done += n
+        if time.monotonic() - last >= PLAIN_SECONDS and done < total:
+            last = time.monotonic()
+            rate = done / (last - begin)
+            left = f", {(total - done) / rate:.0f} s left" if rate else ""
+            console.print(f"  {label}: {done}/{total} {unit}, {rate:.1f}/s{left}", markup=False)
+
+    yield tick
+    seconds = time.monotonic() - begin
+    console.print(f"  {label}: {done}/{total} {unit} in {seconds:.1f} s", markup=False)
+
+
+class _Rate(ProgressColumn):
+    """Items a second, as rich measured it."""
+
+    def render(self, task: RichTask) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s")
+
+
+def _rich() -> Progress:
+    return Progress(
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}", markup=False),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Append the log to a file while the block runs, one dated line a record."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def say(text: str) -> None:
+    """Print a line for the user and write it to the log."""
+    console.print(text, markup=False)
+    log.info(text)
+
+
+def warn(text: str) -> None:
+    """Print a warning and write it to the log."""
+    console.print(f"warning: {text}", style="yellow", markup=False)
+    log.warning(text)

@@ -1,0 +1,35 @@
+"""The recipe: one YAML file that says all of a run, checked key by key.
+
+One file a section, data only; `load_recipe` reads and checks. pydantic is used here and
+nowhere else.
+"""
+
+from cuvee.recipe.domains import Domain, Select, Source
+from cuvee.recipe.evaluation import Benchmark, Evaluate, Release
+from cuvee.recipe.load import dump_recipe, load_recipe, parse_recipe, recipe_schema
+from cuvee.recipe.root import Recipe, Verify
+from cuvee.recipe.serving import Sampling, Serve
+from cuvee.recipe.teachers import Scripted, Teacher
+from cuvee.recipe.training import Lora, Merge, Train
+
+__all__ = [
+    "Benchmark",
+    "Domain",
+    "Evaluate",
+    "Lora",
+    "Merge",
+    "Recipe",
+    "Release",
+    "Sampling",
+    "Scripted",
+    "Select",
+    "Serve",
+    "Source",
+    "Teacher",
+    "Train",
+    "Verify",
+    "dump_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_schema",
+]

@@ -1,0 +1,276 @@
+"""The rows that stages hand to each other, and their Parquet files.
+
+One frozen dataclass per noun: `Problem`, `Trace`, `Verdict`, `Example`, `Dropped`, `Score`,
+`Comparison`. A file holds rows of one type; its columns are the fields, in order. Files are
+written under a temporary name, synced and renamed, so a file that exists is complete.
+Not here: what the columns of published data sets look like (`cuvee.problems.sources`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from cuvee.errors import DataError
+
+Message = dict[str, str]
+"""One chat message: ``{"role": "user", "content": "..."}``."""
+
+VerdictName = Literal["correct", "wrong", "no_answer", "not_checked"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A question with what is needed to check an answer."""
+
+    id: str
+    """Hash of question, gold and tests (`problem_id`); the same content has the same id."""
+    domain: str
+    source: str
+    """Where it came from: a hub id, a path or ``generator:NAME``."""
+    question: str
+    prompt: str
+    """The user message a model gets: the domain's prompt with the question in it."""
+    verifier: str
+    gold: str | None
+    """Gold answer; for code a reference program (or None where the source has none)."""
+    tests: str | None
+    """JSON tests of a code problem; the forms stand in `cuvee.verify.code`."""
+    meta: str
+    """JSON object of whatever else the source says of this problem."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """One answer of one model to one problem. A failed request is a row too."""
+
+    id: str
+    """Hash of the request (`request`) and the sample number: unique in a run."""
+    problem_id: str
+    domain: str
+    model: str
+    """The teacher's name, or `base`, a specialist's domain, `merged` in an evaluation."""
+    sample: int
+    reasoning: str
+    answer: str
+    finish_reason: str
+    """`stop`, `length` (truncated; kept as data), or `error` (see `error`)."""
+    prompt_tokens: int | None
+    """As the server counted; None where it did not say."""
+    completion_tokens: int | None
+    seconds: float
+    request: str
+    """Key of the request in the ledger."""
+    fingerprint: str | None
+    """The server's `system_fingerprint`; scripted teachers state their fault here."""
+    error: str | None
+    """Why there is no answer, where `finish_reason` is `error`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the verifier says of one trace."""
+
+    trace_id: str
+    problem_id: str
+    domain: str
+    verdict: VerdictName
+    reason: str
+    """One word for counting: `equal`, `different`, `time_limit`, `truncated`, ..."""
+    extracted: str | None
+    """What was taken from the answer to be checked."""
+    expected: str | None
+    """What it was compared with; None for code (the tests stand in the problem)."""
+    detail: str | None
+    """For people: the failing test, the error's last line."""
+    checker: str
+    """What checked it: `math-verify`, `bubblewrap`, `none`, ..."""
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A trace that was chosen to train on."""
+
+    id: str
+    """The trace's id."""
+    problem_id: str
+    domain: str
+    teacher: str
+    prompt: str
+    reasoning: str
+    answer: str
+    tokens: int
+    """Tokens of reasoning + answer as they are trained, by the student's tokenizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """A row that a stage left out, with its reason."""
+
+    id: str
+    """The problem's or trace's id."""
+    domain: str
+    kind: Literal["problem", "trace"]
+    model: str | None
+    reason: str
+    """One word for counting: `near_duplicate`, `too_long`, `verdict_wrong`, ..."""
+    detail: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One model's result on one benchmark. Shares are of all samples and sum to 1."""
+
+    model: str
+    benchmark: str
+    domain: str
+    mean: float | None
+    """Share of correct samples in [0, 1]; None where over 1 % was not checked."""
+    low: float
+    """Lower end of the 95 % interval, in [0, 1]."""
+    high: float
+    lower_bound: float
+    """The mean if every `not_checked` were wrong; `upper_bound` if every one were right."""
+    upper_bound: float
+    n_problems: int
+    n_samples: int
+    correct: int
+    wrong: int
+    no_answer: int
+    truncated: int
+    """Of the `no_answer`: those whose reply was cut at `max_tokens`."""
+    not_checked: int
+    mean_tokens: float
+    protocol: str
+    """JSON: sampling, prompt, engine, quantisation: what the number was taken with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A paired difference of two models on the same problems of one benchmark."""
+
+    model: str
+    against: str
+    benchmark: str
+    difference: float
+    """Mean of model minus mean of against, in [-1, 1]."""
+    low: float
+    high: float
+    p_value: float
+    n_problems: int
+
+
+Row = TypeVar("Row", Problem, Trace, Verdict, Example, Dropped, Score, Comparison)
+
+
+def content_hash(*parts: object) -> str:
+    """Return 16 hex digits of the SHA-256 of `parts` as canonical JSON.
+
+    Raises TypeError for what JSON cannot hold.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # surrogatepass: model text can hold lone surrogates; hashing must not be what fails.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def problem_id(question: str, gold: str | None, tests: str | None) -> str:
+    """Return the id of a problem: the hash of its content, whatever its source."""
+    return content_hash(question, gold, tests)
+
+
+def _column(annotation: Any) -> tuple[str, bool]:
+    """Return the Arrow type name and nullability of a field's annotation."""
+    nullable = False
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        nullable, annotation = True, inner[0]
+    if typing.get_origin(annotation) is Literal:
+        annotation = str
+    return {str: "string", int: "int64", float: "float64"}[annotation], nullable
+
+
+def schema(row_type: type[Row]) -> Any:
+    """Return the pyarrow schema of a row type: one column a field, in order."""
+    import pyarrow as pa  # 0.1 s, and not needed by `cuvee --help`
+
+    hints = typing.get_type_hints(row_type)
+    columns = [(f.name, *_column(hints[f.name])) for f in dataclasses.fields(row_type)]
+    return pa.schema([pa.field(n, pa.type_for_alias(t), nullable=null) for n, t, null in columns])
+
+
+def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
+    """Write rows to a Parquet file (zstd), atomically; return how many.
+
+    The file appears under its name complete or not at all. Raises OSError (disk full, no
+    permission) with the path in it; the temporary file is removed then.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    names = [f.name for f in dataclasses.fields(row_type)]
+    listed = list(rows)
+    columns = {n: [_clean(getattr(r, n)) for r in listed] for n in names}
+    try:
+        table = pa.table(columns, schema=schema(row_type))
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(listed)
+
+
+def _clean(value: Any) -> Any:
+    """Replace lone surrogates, which UTF-8 (and so Parquet) cannot hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
+
+
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """Read a file written by `write_rows`.
+
+    Raises DataError naming the file, and the columns where they differ.
+    """
+    return list(iter_rows(path, row_type))
+
+
+def iter_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """Yield the rows of a file one by one, in batches of bounded memory.
+
+    Raises DataError as `read_rows` does.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = [f.name for f in dataclasses.fields(row_type)]
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = sorted(set(wanted) - set(file.schema_arrow.names))
+            if missing:
+                found = file.schema_arrow.names
+                raise DataError(f"{path}: no column {missing}; it has {found}")
+            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+                for values in batch.to_pylist():
+                    yield row_type(**values)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def dumps(value: Mapping[str, Any]) -> str:
+    """Return canonical JSON (sorted keys, no spaces, Unicode kept) for a JSON column."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""What a run hands out: the report, the card, GGUF files."""

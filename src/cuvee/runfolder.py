@@ -1,0 +1,314 @@
+"""The run folder: numbered files anyone can open, a manifest, and the task as unit of resume.
+
+A task reads files, writes files and depends on a part of the recipe. Its entry in
+`MANIFEST.json` is written last: the hashes of its inputs, settings and outputs, its counts,
+seconds and versions. A task whose entry still matches is skipped; that is all the resume
+logic between stages. Not here: what the tasks are (`stage.py` in each room).
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cuvee import __version__
+from cuvee.errors import CuveeError, DataError
+from cuvee.progress import log
+from cuvee.recipe import Recipe
+from cuvee.records import content_hash
+
+STAGES = ("problems", "teach", "verify", "select", "train", "merge", "evaluate", "release")
+FOLDERS = {
+    "problems": "01_problems",
+    "teach": "02_traces",
+    "verify": "03_verdicts",
+    "select": "04_examples",
+    "train": "05_specialists",
+    "merge": "06_merged",
+    "evaluate": "07_scores",
+    "release": "08_release",
+}
+VERSIONED = ("torch", "transformers", "trl", "math-verify", "gguf", "xllamacpp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One piece of work that is done once."""
+
+    stage: str
+    name: str
+    """Unique in its stage, e.g. `math/alice`."""
+    inputs: tuple[Path, ...]
+    """Files and folders it reads; folders count with all files in them."""
+    outputs: tuple[Path, ...]
+    """Files and folders it writes, each complete when it appears."""
+    settings: Mapping[str, Any]
+    """The part of the recipe it depends on, as JSON values."""
+    work: Callable[[], Mapping[str, Any]]
+    """Does it; returns counts for the manifest."""
+
+    @property
+    def key(self) -> str:
+        """Return the task's name in the manifest, e.g. `teach/math/alice`."""
+        return f"{self.stage}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An open run: its folder and its recipe."""
+
+    path: Path
+    recipe: Recipe
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a stage, e.g. `01_problems`."""
+        return self.path / FOLDERS[stage]
+
+    def problems(self, domain: str) -> Path:
+        """Return the file of a domain's problems."""
+        return self.folder("problems") / f"{domain}.parquet"
+
+    def benchmark(self, name: str) -> Path:
+        """Return the file of a benchmark's problems."""
+        return self.folder("problems") / "benchmarks" / f"{name}.parquet"
+
+    def traces(self, domain: str, teacher: str) -> Path:
+        """Return the file of one teacher's traces in one domain."""
+        return self.folder("teach") / domain / f"{teacher}.parquet"
+
+    def verdicts(self, domain: str) -> Path:
+        """Return the file of a domain's verdicts."""
+        return self.folder("verify") / f"{domain}.parquet"
+
+    def examples(self, domain: str) -> Path:
+        """Return the file of a domain's examples."""
+        return self.folder("select") / f"{domain}.parquet"
+
+    def dropped(self, stage: str, domain: str) -> Path:
+        """Return the file of what a stage (`problems`, `select`) left out in a domain."""
+        return self.folder(stage) / "dropped" / f"{domain}.parquet"
+
+    def specialist(self, domain: str) -> Path:
+        """Return the folder of a domain's specialist (a Hugging Face checkpoint)."""
+        return self.folder("train") / domain
+
+    def merged(self) -> Path:
+        """Return the folder of the merged model."""
+        return self.folder("merge")
+
+    def score_traces(self, model: str, benchmark: str) -> Path:
+        """Return the file of one model's answers to one benchmark."""
+        return self.folder("evaluate") / "traces" / model / f"{benchmark}.parquet"
+
+    def score_verdicts(self, model: str, benchmark: str) -> Path:
+        """Return the file of the verdicts on those answers."""
+        return self.folder("evaluate") / "verdicts" / model / f"{benchmark}.parquet"
+
+    def scores(self) -> Path:
+        """Return the score table's file."""
+        return self.folder("evaluate") / "scores.parquet"
+
+    def comparisons(self) -> Path:
+        """Return the file of paired differences between models."""
+        return self.folder("evaluate") / "comparisons.parquet"
+
+    def engines(self) -> Path:
+        """Return the folder of engines' logs and pid files."""
+        return self.path / "engines"
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the run folder alone while the block runs.
+
+    Raises CuveeError with the holder's process id where another run holds it. The lock is
+    the kernel's: it ends with the process, however that ends.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise CuveeError(
+                f"{path}: another run holds this folder (process {holder}); "
+                "wait for it, stop it, or use another --out"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest's entries by task key; empty where there is none yet.
+
+    Raises DataError where the file cannot be read as what this version writes.
+    """
+    file = path / "MANIFEST.json"
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["tasks"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a readable manifest ({error}); move it away") from error
+    if not isinstance(entries, dict):
+        raise DataError(f"{file}: `tasks` is not a mapping; move it away")
+    return entries
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically: temporary name, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:
+    """Return whether the task's entry matches its inputs, settings and outputs as they are."""
+    entry = manifest.get(task.key)
+    if entry is None or entry["settings"] != content_hash(dict(task.settings)):
+        return False
+    if any(not path.exists() for path in (*task.inputs, *task.outputs)):
+        return False
+    known = _known_stamps(manifest)
+    return bool(
+        entry["inputs"] == _hashes(run, task.inputs, known)
+        and _plain(entry["outputs"]) == _hashes(run, task.outputs, known)
+    )
+
+
+def execute(run: Run, task: Task) -> Mapping[str, Any]:
+    """Do a task and write its manifest entry; return its counts.
+
+    Old outputs are removed first, so that a task that fails leaves nothing that looks done.
+    Raises DataError where an input is missing, and whatever the work raises.
+    """
+    for path in task.inputs:
+        if not path.exists():
+            raise DataError(f"{path}: missing; `cuvee {_writer(run, path)}` writes it")
+    manifest = read_manifest(run.path)
+    inputs = _hashes(run, task.inputs, _known_stamps(manifest))
+    _forget(run, manifest, task)
+    begin = time.time()
+    log.info("begin %s", task.key)
+    counts = dict(task.work())
+    manifest[task.key] = {
+        "inputs": inputs,
+        "settings": content_hash(dict(task.settings)),
+        "outputs": {_name(run, p): _stamped(p) for p in task.outputs},
+        "counts": counts,
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
+        "seconds": round(time.time() - begin, 3),
+        "versions": _versions(),
+    }
+    _write_manifest(run.path, manifest)
+    log.info("done %s in %.1f s: %s", task.key, time.time() - begin, counts)
+    return counts
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _forget(run: Run, manifest: dict[str, Any], task: Task) -> None:
+    if manifest.pop(task.key, None) is not None:
+        _write_manifest(run.path, manifest)
+    for path in task.outputs:
+        remove(path)
+
+
+def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
+    text = json.dumps({"cuvee": __version__, "tasks": entries}, indent=1, sort_keys=True)
+    write_text(path / "MANIFEST.json", text + "\n")
+
+
+def _writer(run: Run, path: Path) -> str:
+    """Return the stage that writes a path of the run folder."""
+    for stage, folder in FOLDERS.items():
+        if path.is_relative_to(run.path / folder):
+            return stage
+    return "run"
+
+
+def _name(run: Run, path: Path) -> str:
+    return str(path.relative_to(run.path)) if path.is_relative_to(run.path) else str(path)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _stamp(path: Path) -> list[list[Any]]:
+    """Return name, size and mtime of each file: what tells whether to hash again."""
+    stats = [(str(p.relative_to(path)), p.stat()) for p in _files(path)]
+    return [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
+
+
+def _stamped(path: Path) -> dict[str, Any]:
+    return {"sha256": hash_path(path), "stamp": _stamp(path), "path": str(path.absolute())}
+
+
+def _known_stamps(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every hash the manifest knows with the stamp it was taken at, by absolute path."""
+    outputs = [output for entry in manifest.values() for output in entry["outputs"].values()]
+    return {output["path"]: output for output in outputs}
+
+
+def _plain(outputs: Mapping[str, Any]) -> dict[str, str]:
+    return {name: output["sha256"] for name, output in outputs.items()}
+
+
+def _hashes(
+    run: Run, paths: tuple[Path, ...], known: Mapping[str, dict[str, Any]]
+) -> dict[str, str]:
+    """Return the hash of each path; large files are read only if size or mtime changed."""
+    found = {}
+    for path in paths:
+        old = known.get(str(path.absolute()))
+        same = old is not None and old["stamp"] == _stamp(path)
+        found[_name(run, path)] = old["sha256"] if old is not None and same else hash_path(path)
+    return found
+
+
+def hash_path(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's names and contents, as hex."""
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"cuvee": __version__, "python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,1 @@
+"""Which verified traces become examples to train on."""

@@ -1,0 +1,1 @@
+"""Teachers answer problems over HTTP; every request is kept in the ledger."""

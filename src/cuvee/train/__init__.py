@@ -1,0 +1,1 @@
+"""One specialist per domain, trained on its examples."""
