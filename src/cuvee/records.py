@@ -199,9 +199,12 @@ def schema(row_type: type[Row]) -> Any:
     """Return the pyarrow schema of a row type: one column a field, in order."""
     import pyarrow as pa  # 0.1 s, and not needed by `cuvee --help`
 
-    hints = typing.get_type_hints(row_type)
-    columns = [(f.name, *_column(hints[f.name])) for f in dataclasses.fields(row_type)]
-    return pa.schema([pa.field(n, pa.type_for_alias(t), nullable=null) for n, t, null in columns])
+    hints: dict[str, Any] = typing.get_type_hints(row_type)
+    fields = []
+    for name, annotation in hints.items():
+        arrow_type, nullable = _column(annotation)
+        fields.append(pa.field(name, pa.type_for_alias(arrow_type), nullable=nullable))
+    return pa.schema(fields)
 
 
 def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
