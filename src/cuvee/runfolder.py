@@ -190,11 +190,10 @@ def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:
         return False
     if any(not path.exists() for path in (*task.inputs, *task.outputs)):
         return False
-    known = _known_stamps(manifest)
-    return bool(
-        entry["inputs"] == _hashes(run, task.inputs, known)
-        and _plain(entry["outputs"]) == _hashes(run, task.outputs, known)
-    )
+    known = _known_hashes(manifest)
+    return _hashes_of(entry["inputs"]) == _hashes_of(
+        _stamped(run, task.inputs, known)
+    ) and _hashes_of(entry["outputs"]) == _hashes_of(_stamped(run, task.outputs, known))
 
 
 def execute(run: Run, task: Task) -> Mapping[str, Any]:
@@ -207,7 +206,7 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
         if not path.exists():
             raise DataError(f"{path}: missing; `cuvee {_writer(run, path)}` writes it")
     manifest = read_manifest(run.path)
-    inputs = _hashes(run, task.inputs, _known_stamps(manifest))
+    inputs = _stamped(run, task.inputs, _known_hashes(manifest))
     _forget(run, manifest, task)
     begin = time.time()
     log.info("begin %s", task.key)
@@ -215,7 +214,7 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
     manifest[task.key] = {
         "inputs": inputs,
         "settings": content_hash(dict(task.settings)),
-        "outputs": {_name(run, p): _stamped(p) for p in task.outputs},
+        "outputs": _stamped(run, task.outputs, {}),
         "counts": counts,
         "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
         "seconds": round(time.time() - begin, 3),
@@ -262,36 +261,31 @@ def _files(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def _stamp(path: Path) -> list[list[Any]]:
-    """Return name, size and mtime of each file: what tells whether to hash again."""
+def _stamp(path: Path) -> str:
+    """Return path, and name, size and mtime of each file: what tells whether to hash again."""
     stats = [(str(p.relative_to(path)), p.stat()) for p in _files(path)]
-    return [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
+    return content_hash(str(path.absolute()), [[n, s.st_size, s.st_mtime_ns] for n, s in stats])
 
 
-def _stamped(path: Path) -> dict[str, Any]:
-    return {"sha256": hash_path(path), "stamp": _stamp(path), "path": str(path.absolute())}
+def _known_hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return every hash the manifest knows by the stamp it was taken at."""
+    entries = [e for entry in manifest.values() for e in (entry["inputs"], entry["outputs"])]
+    return {file["stamp"]: file["sha256"] for files in entries for file in files.values()}
 
 
-def _known_stamps(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return every hash the manifest knows with the stamp it was taken at, by absolute path."""
-    outputs = [output for entry in manifest.values() for output in entry["outputs"].values()]
-    return {output["path"]: output for output in outputs}
-
-
-def _plain(outputs: Mapping[str, Any]) -> dict[str, str]:
-    return {name: output["sha256"] for name, output in outputs.items()}
-
-
-def _hashes(
-    run: Run, paths: tuple[Path, ...], known: Mapping[str, dict[str, Any]]
-) -> dict[str, str]:
-    """Return the hash of each path; large files are read only if size or mtime changed."""
+def _stamped(
+    run: Run, paths: tuple[Path, ...], known: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return hash and stamp of each path; what has a known stamp is not read again."""
     found = {}
     for path in paths:
-        old = known.get(str(path.absolute()))
-        same = old is not None and old["stamp"] == _stamp(path)
-        found[_name(run, path)] = old["sha256"] if old is not None and same else hash_path(path)
+        stamp = _stamp(path)
+        found[_name(run, path)] = {"sha256": known.get(stamp) or hash_path(path), "stamp": stamp}
     return found
+
+
+def _hashes_of(files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {name: file["sha256"] for name, file in files.items()}
 
 
 def hash_path(path: Path) -> str:
