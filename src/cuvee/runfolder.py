@@ -203,6 +203,8 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
     Raises DataError where an input is missing, and whatever the work raises.
     """
     for path in task.inputs:
+        if not path.exists() and not path.is_relative_to(run.path):
+            raise DataError(f"{path}: no such file")
         if not path.exists():
             raise DataError(f"{path}: missing; `cuvee {_writer(run, path)}` writes it")
     manifest = read_manifest(run.path)

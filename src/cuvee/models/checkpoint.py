@@ -1,0 +1,162 @@
+"""Where a model's files are: every way a recipe can name one becomes a local folder.
+
+A hub id is downloaded, a folder checked, a `.gguf` file converted once, `random:two-layer`
+made. The folder holds `config.json`, safetensors, `tokenizer.json` and
+`tokenizer_config.json` with the chat template. Not here: reading the weights.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from cuvee.errors import DataError, RecipeError
+from cuvee.models.gguf_read import read_gguf
+from cuvee.models.random_model import write_random_model
+from cuvee.progress import say
+from cuvee.records import content_hash
+from cuvee.runfolder import hash_path
+
+DEFAULT_CACHE = Path("~/.cache/cuvee").expanduser()
+RANDOM = "random:two-layer"
+CONVERTER_VERSION = 1
+"""Counts up when conversion or the random model changes, so that old copies are not used."""
+
+FORMS = f"a hub id (owner/name), a local folder, a .gguf file or {RANDOM}"
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+
+
+def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> Path:
+    """Return the local folder of a model: hub id, folder, `.gguf` file or `random:two-layer`.
+
+    `weights=False` asks for configuration and tokenizer alone (a hub id then downloads only
+    those). Converted and made models are kept under `cache/bases`, complete or not at all.
+    A relative path is of the current folder. Raises RecipeError where `spec` names nothing
+    that is there, DataError where what is there is not a usable checkpoint.
+    """
+    if spec == RANDOM:
+        return _made(cache / "bases" / f"random-two-layer-{CONVERTER_VERSION}", write_random_model)
+    path = Path(spec).expanduser()
+    if spec.endswith(".gguf"):
+        return _converted(path, cache)
+    if path.is_dir():
+        _check_folder(path, weights=weights)
+        return path
+    if not HUB_ID.match(spec):
+        raise RecipeError(f"model {spec!r}: no such folder; a model is {FORMS}")
+    folder = _downloaded(spec, weights=weights)
+    _check_folder(folder, weights=weights)
+    return folder
+
+
+def identity(path: Path) -> str:
+    """Return 16 hex digits of what a checkpoint is: weights, tokenizer, template, config.
+
+    `path` is a checkpoint folder (other files in it do not count) or a `.gguf` file. Raises
+    DataError where neither is there.
+    """
+    if path.is_file():
+        return content_hash("file", hash_path(path))
+    _check_folder(path, weights=True)
+    names = [*TOKENIZER_FILES, *CONFIG_FILES, INDEX]
+    files = sorted([*(path / n for n in names if (path / n).is_file()), *weight_files(path)])
+    return content_hash([[f.name, hash_path(f)] for f in files])
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder, in order of their names.
+
+    Raises DataError naming what is missing.
+    """
+    index = path / INDEX
+    if not index.is_file():
+        single = path / "model.safetensors"
+        if not single.is_file():
+            raise DataError(f"{path}: neither model.safetensors nor {INDEX}; only safetensors load")
+        return [single]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{index}: not a readable index of shards ({error!r})") from error
+    if missing := sorted(n for n in names if not (path / n).is_file()):
+        raise DataError(f"{path}: shards named in {INDEX} are missing: {', '.join(missing)}")
+    return [path / name for name in sorted(names)]
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Return a folder's tokenizer exactly as its `tokenizer.json` says.
+
+    `AutoTokenizer` may rebuild the rules from the model's type; the GGUF export and this
+    read the same file instead. Raises DataError where it cannot be read.
+    """
+    if not (path / "tokenizer.json").is_file():
+        raise DataError(f"{path}: no tokenizer.json")
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: its tokenizer cannot be read: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise DataError(f"{path}: its tokenizer is a {type(tokenizer).__name__}")
+    return tokenizer
+
+
+def _check_folder(path: Path, *, weights: bool) -> None:
+    missing = [n for n in ("config.json", "tokenizer.json") if not (path / n).is_file()]
+    if missing:
+        raise DataError(f"{path}: not a model's folder: no {' and no '.join(missing)}")
+    if weights:
+        weight_files(path)
+
+
+def _downloaded(spec: str, *, weights: bool) -> Path:
+    patterns = [*TOKENIZER_FILES, *CONFIG_FILES]
+    if weights:
+        patterns += ["*.safetensors", INDEX]
+    try:
+        return Path(snapshot_download(spec, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RecipeError(
+            f"model {spec!r}: no such folder, and the hub gave none: {reason}; a model is {FORMS}"
+        ) from error
+
+
+def _converted(file: Path, cache: Path) -> Path:
+    if not file.is_file():
+        raise RecipeError(f"model {file}: no such file; a model is {FORMS}")
+    folder = cache / "bases" / f"{hash_path(file)[:16]}-{CONVERTER_VERSION}"
+    if not folder.is_dir():
+        say(f"converting {file} to safetensors once, into {folder}")
+    return _made(folder, lambda out: read_gguf(file, out))
+
+
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`; where it is not there yet, make it under another name and rename."""
+    if folder.is_dir():
+        return folder
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        make(temporary)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster, and its copy is the same
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,163 @@
+"""What a report and a card say of a run, as frozen records: counted, but not yet worded.
+
+Made by `cuvee.release.gather`, read by the report and the card. No file is opened here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cuvee.recipe import Recipe
+from cuvee.records import Comparison, Score, Trace, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Funnel:
+    """How one domain's problems became examples. Mappings are reason -> rows."""
+
+    domain: str
+    problems: int
+    """Problems that were kept and asked."""
+    problems_dropped: Mapping[str, int]
+    traces: int
+    finish: Mapping[str, int]
+    """`finish_reason` -> traces; sums to `traces`."""
+    verdicts: Mapping[str, Mapping[str, int]]
+    """Verdict -> reason -> traces."""
+    dropped: Mapping[str, int]
+    """Traces that were not chosen."""
+    examples: int
+
+    @property
+    def loaded(self) -> int:
+        """Return how many problems the sources gave."""
+        return self.problems + sum(self.problems_dropped.values())
+
+    @property
+    def judged(self) -> int:
+        """Return how many traces have a verdict."""
+        return sum(sum(reasons.values()) for reasons in self.verdicts.values())
+
+    @property
+    def unaccounted(self) -> int:
+        """Return the traces that are neither example nor dropped; 0 in a sound run."""
+        return self.traces - self.examples - sum(self.dropped.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultCount:
+    """What became of the traces that scripted teachers made with one known fault."""
+
+    fault: str
+    """`none` for the sound traces."""
+    made: int
+    correct: int
+    """Of them, those the verifier called correct."""
+    dropped: int
+    trained: int
+    """Of them, those that became examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherCount:
+    """What one teacher did in all its domains."""
+
+    name: str
+    kind: str
+    """`scripted`, `url` or `serve`."""
+    model: str | None
+    """What answers; None where a script does."""
+    terms: str | None
+    traces: int
+    failed: int
+    truncated: int
+    checked: int
+    """Traces with verdict correct, wrong or no_answer."""
+    correct: int
+    examples: int
+    completion_tokens: int
+    tokens_unknown: int
+    """Answers (failed requests apart) whose server did not count tokens."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainPoint:
+    """One line of a specialist's training log."""
+
+    step: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Adopted:
+    """What one fusion adopted of one tensor."""
+
+    fusion: str
+    """Which model was fused into which anchor: `math into code`."""
+    layer: int | None
+    """None for weights outside the layers (embeddings, head, last norm)."""
+    module: str
+    """The tensor's name in its layer, without `.weight`: `self_attn.q_proj`."""
+    share: float
+    """Of the elements, in [0, 1]."""
+    elements: int
+    degenerate: bool
+    """The threshold was 0: all that differs was adopted, whatever it is worth."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One trace to look at; its texts come from a model and are not to be trusted."""
+
+    trace: Trace
+    prompt: str | None
+    """None where the problem is no longer there."""
+    verdict: Verdict | None
+    dropped: str | None
+    """Why it was dropped; None for an example."""
+    detail: str | None
+    """What was measured when it was dropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTime:
+    """One task of the manifest."""
+
+    stage: str
+    name: str
+    begun: str
+    seconds: float
+    counts: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """All that is said of a run."""
+
+    recipe: Recipe
+    recipe_text: str
+    """The resolved recipe as YAML."""
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
+    funnels: tuple[Funnel, ...]
+    faults: tuple[FaultCount, ...]
+    """Empty where no scripted teacher took part."""
+    teachers: tuple[TeacherCount, ...]
+    lengths: Mapping[str, tuple[int, ...]]
+    """Domain -> tokens of each example."""
+    training: Mapping[str, tuple[TrainPoint, ...]]
+    """Domain -> its specialist's log, in order of steps."""
+    adopted: tuple[Adopted, ...]
+    samples: tuple[Sample, ...]
+    tasks: tuple[TaskTime, ...]
+    """By stage, in the order they began; the tasks of `release` itself are not among them."""
+    versions: Mapping[str, str]
+
+    @property
+    def wrong_trained(self) -> int | None:
+        """Return how many traces with a wrong result reached training; None if unknowable."""
+        if not self.faults:
+            return None
+        return sum(f.trained for f in self.faults if f.fault == "wrong_result")

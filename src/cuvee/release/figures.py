@@ -1,0 +1,239 @@
+"""Figures as inline SVG: small, sharp in print, and legible on a light or a dark page.
+
+Numbers in, escaped markup out. Colours come from the page: lines and dots take the CSS
+variable `--c` of the element around them, axes and labels the classes `axis` and `label`.
+Every figure scales with its width and says in its `<title>` what it shows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from cuvee.records import Comparison, Score
+from cuvee.release.facts import Adopted, TrainPoint
+from cuvee.release.wording import count, percent, points
+
+STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 240, 18, 6
+WIDTH, HEIGHT = 380, 190
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
+"""Margins of a plot with axes, in the SVG's own units."""
+CELL_HEIGHT, HEAT_LEFT, HEAT_TOP = 11, 28, 56
+MAX_POINTS = 300
+"""Points of a curve at most; more cannot be seen and only make the page heavy."""
+BINS = 24
+
+
+def ticks(low: float, high: float, *, wanted: int = 4) -> list[float]:
+    """Return about `wanted` round numbers in [low, high], evenly spaced; at least one.
+
+    Steps are 1, 2 or 5 times a power of ten. Raises ValueError unless low < high, finite.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"ticks need low < high, finite; got {low} and {high}")
+    raw = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)] or [low]
+
+
+def score_strip(score: Score) -> Markup:
+    """Return a score as dot and 95 % interval on a line from 0 to 100 %.
+
+    Without a headline mean there is no dot: a dashed line spans the two bounds.
+    """
+
+    def x(share: float) -> float:
+        return STRIP_MARGIN + share * (STRIP_WIDTH - 2 * STRIP_MARGIN)
+
+    grid = Markup("").join(_rule(x(share), soft=share not in (0, 1)) for share in (0, 0.5, 1))
+    if score.mean is None:
+        low, high = x(score.lower_bound), x(score.upper_bound)
+        title = f"{percent(score.lower_bound)} to {percent(score.upper_bound)}, bounds"
+        return _strip(title, grid + _span(low, high, kind="bounds"))
+    title = f"{percent(score.mean)}, interval {percent(score.low)} to {percent(score.high)}"
+    return _strip(title, grid + _span(x(score.low), x(score.high)) + _dot(x(score.mean)))
+
+
+def difference_strip(comparison: Comparison, *, reach: float) -> Markup:
+    """Return a difference as dot and interval on a line from -reach to +reach, 0 marked.
+
+    `reach` in (0, 1]: the same for every strip of a table, see `reach`.
+    """
+
+    def x(difference: float) -> float:
+        share = (min(max(difference, -reach), reach) + reach) / (2 * reach)
+        return STRIP_MARGIN + share * (STRIP_WIDTH - 2 * STRIP_MARGIN)
+
+    low, high = points(comparison.low), points(comparison.high)
+    title = f"{points(comparison.difference)} points, interval {low} to {high}"
+    marks = _span(x(comparison.low), x(comparison.high)) + _dot(x(comparison.difference))
+    return _strip(title, _rule(x(0), soft=False) + marks)
+
+
+def reach(comparisons: Sequence[Comparison]) -> float:
+    """Return the largest end of an interval, at least 0.05: the half-width of the strips."""
+    return max([0.05, *(abs(end) for c in comparisons for end in (c.low, c.high))])
+
+
+def histogram(values: Sequence[int], *, window: tuple[int, int], unit: str) -> Markup:
+    """Return a histogram of at least one value; the ends of `window` that fall in it are marked."""
+    low, high = min(values), max(values)
+    width = max(1, math.ceil((high - low + 1) / BINS))
+    bins = [0] * math.ceil((high - low + 1) / width)
+    for value in values:
+        bins[(value - low) // width] += 1
+    end, tallest = low + width * len(bins), max(bins)
+    x, y = _across(low, end), _upward(tallest)
+    bars = [
+        Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
+        .format(_n(x(low + i * width)), _n(y(n)), _n(x(low + width) - x(low) - 1),
+                _n(y(0) - y(n)), f"{low + i * width} to {low + (i + 1) * width - 1}: {n}")
+        for i, n in enumerate(bins)
+        if n
+    ]  # fmt: skip
+    marks = [
+        Markup('<line class="window" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+            _n(x(bound)), TOP, HEIGHT - BOTTOM
+        )
+        for bound in window
+        if low < bound < end
+    ]
+    title = f"{count(len(values))} examples of {count(low)} to {count(high)} {unit}"
+    axes = _axes((low, end), (0, tallest), x_label=unit, y_label="examples")
+    return _plot(title, axes + Markup("").join(bars + marks))
+
+
+def loss_curve(log: Sequence[TrainPoint]) -> Markup:
+    """Return the loss over steps of a log with at least one finite loss."""
+    kept = [p for p in log if math.isfinite(p.loss)]
+    kept = kept[:: max(1, math.ceil(len(kept) / MAX_POINTS))]
+    steps = (kept[0].step, max(kept[-1].step, kept[0].step + 1))
+    top = max(max(p.loss for p in kept) * 1.05, 1e-6)
+    x, y = _across(*steps), _upward(top)
+    path = " ".join(f"{_n(x(p.step))},{_n(y(p.loss))}" for p in kept)
+    curve = Markup('<polyline class="curve" points="{}"/>').format(path)
+    last = Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(
+        _n(x(kept[-1].step)), _n(y(kept[-1].loss))
+    )
+    title = f"loss from {log[0].loss:.3f} at step {log[0].step} to {log[-1].loss:.3f}"
+    return _plot(title, _axes(steps, (0, top), x_label="step", y_label="loss") + curve + last)
+
+
+def heat_map(cells: Sequence[Adopted], *, top: float) -> Markup:
+    """Return shares adopted of one fusion: a row a layer, a column a module.
+
+    `cells` have a layer each; `top` in (0, 1] is the share of the full colour.
+    """
+    layers = sorted({c.layer for c in cells if c.layer is not None})
+    modules = list(dict.fromkeys(c.module for c in cells))
+    width = (WIDTH - HEAT_LEFT - RIGHT) / len(modules)
+    height = HEAT_TOP + CELL_HEIGHT * len(layers) + 4
+    parts = [
+        Markup('<text class="label" transform="translate({} {}) rotate(-38)">{}</text>').format(
+            _n(HEAT_LEFT + (i + 0.35) * width), HEAT_TOP - 6, module_label(module)
+        )
+        for i, module in enumerate(modules)
+    ]
+    every = max(1, math.ceil(len(layers) / 16))
+    parts += [
+        Markup('<text class="label end" x="{}" y="{}">{}</text>').format(
+            HEAT_LEFT - 6, HEAT_TOP + i * CELL_HEIGHT + CELL_HEIGHT - 2, layer
+        )
+        for i, layer in enumerate(layers)
+        if i % every == 0
+    ]
+    for cell in cells:
+        if cell.layer is None:
+            continue
+        parts.append(
+            Markup(
+                '<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}">'
+                "<title>{}</title></rect>"
+            ).format(
+                _n(HEAT_LEFT + modules.index(cell.module) * width),
+                HEAT_TOP + layers.index(cell.layer) * CELL_HEIGHT,
+                _n(width - 1),
+                CELL_HEIGHT - 1,
+                f"{min(cell.share / top, 1):.3f}",
+                f"layer {cell.layer}, {cell.module}: {percent(cell.share)}",
+            )
+        )
+    title = f"share adopted in {len(layers)} layers of {len(modules)} modules"
+    return _svg(title, WIDTH, height, Markup("").join(parts), kind="plot")
+
+
+def module_label(module: str) -> str:
+    """Return a module's short name: `self_attn.q_proj` is `q`, `q_proj.bias` is `q bias`."""
+    last = module.removesuffix(".bias").rpartition(".")[2].removesuffix("_proj")
+    short = last.replace("_layernorm", " norm").replace("post_attention", "post")
+    return f"{short} bias" if module.endswith(".bias") else short
+
+
+def _linear(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return the straight map that takes low to start and high to end."""
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _across(low: float, high: float) -> Callable[[float], float]:
+    return _linear(low, high, LEFT, WIDTH - RIGHT)
+
+
+def _upward(high: float) -> Callable[[float], float]:
+    return _linear(0, high, HEIGHT - BOTTOM, TOP)
+
+
+def _n(value: float) -> str:
+    """Return a coordinate with at most one decimal: a tenth of a unit cannot be seen."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _svg(title: str, width: float, height: float, body: Markup, *, kind: str) -> Markup:
+    return Markup(
+        '<svg class="{}" viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>'
+    ).format(kind, _n(width), _n(height), title, body)
+
+
+def _plot(title: str, body: Markup) -> Markup:
+    return _svg(title, WIDTH, HEIGHT, body, kind="plot")
+
+
+def _strip(title: str, body: Markup) -> Markup:
+    return _svg(title, STRIP_WIDTH, STRIP_HEIGHT, body, kind="strip")
+
+
+def _rule(x: float, *, soft: bool) -> Markup:
+    return Markup('<line class="{}" x1="{x}" x2="{x}" y1="0" y2="{}"/>').format(
+        "axis soft" if soft else "axis", STRIP_HEIGHT, x=_n(x)
+    )
+
+
+def _span(start: float, end: float, *, kind: str = "interval") -> Markup:
+    return Markup('<line class="{}" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+        kind, _n(start), _n(end), y=STRIP_HEIGHT // 2
+    )
+
+
+def _dot(x: float) -> Markup:
+    return Markup('<circle class="dot" cx="{}" cy="{}" r="4"/>').format(_n(x), STRIP_HEIGHT // 2)
+
+
+def _axes(
+    across: tuple[float, float], up: tuple[float, float], *, x_label: str, y_label: str
+) -> Markup:
+    """Return grid lines and labels; the axes are named at their ends, in the same line."""
+    x, y = _across(*across), _upward(up[1])
+    grid = Markup('<line class="axis soft" x1="{}" x2="{}" y1="{y}" y2="{y}"/>')
+    left = Markup('<text class="label end" x="{}" y="{}">{}</text>')
+    below = Markup('<text class="label middle" x="{}" y="{}">{}</text>')
+    parts = []
+    for value in ticks(*up):
+        parts.append(grid.format(LEFT, WIDTH - RIGHT, y=_n(y(value))))
+        parts.append(left.format(LEFT - 6, _n(y(value) + 4), f"{value:,.4g}"))
+    parts += [below.format(_n(x(v)), HEIGHT - BOTTOM + 15, f"{v:,.6g}") for v in ticks(*across)]
+    parts.append(below.format(_n((LEFT + WIDTH - RIGHT) / 2), HEIGHT - 4, x_label))
+    parts.append(
+        Markup('<text class="label" x="{}" y="{}">{}</text>').format(LEFT + 4, TOP, y_label)
+    )
+    return Markup("").join(parts)

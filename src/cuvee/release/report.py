@@ -1,0 +1,221 @@
+"""The report: one HTML file that works offline; and the score table for the terminal.
+
+Facts in, text out. All that a model, a data set or a user wrote is escaped, and its
+invisible characters are made visible; the page holds no script and loads nothing. What is
+computed here are layouts, not results.
+"""
+
+import dataclasses
+import math
+import os
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from cuvee import __version__
+from cuvee.records import Comparison, Score
+from cuvee.release import figures, wording
+from cuvee.release.facts import Adopted, Facts, TaskTime
+from cuvee.runfolder import STAGES
+
+SHOWN_CHARACTERS = 6000
+"""Of one text of a sample; what is left out is counted on the page."""
+COLOURS = 5
+"""Colours for specialists on the page; the sixth begins again."""
+MODULE_RANK = {
+    name: rank
+    for rank, name in enumerate(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    )
+}
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Control, bidirectional and zero-width characters: what could make a text look like another."""
+
+R = TypeVar("R", Score, Comparison)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fusion:
+    """One fusion's shares adopted, as the page shows them."""
+
+    name: str
+    share: float
+    """Over all elements."""
+    layers: tuple[Adopted, ...]
+    outside: tuple[Adopted, ...]
+    """Of weights that belong to no layer."""
+    modules: tuple[tuple[str, float], ...]
+    """Module -> share over all layers."""
+    degenerate: int
+    """Tensors whose threshold was 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _StageTime:
+    """What one stage did and took."""
+
+    stage: str
+    seconds: float
+    tasks: tuple[TaskTime, ...]
+
+
+def render_report(facts: Facts) -> str:
+    """Return the report as one HTML document."""
+    environment = Environment(
+        loader=PackageLoader("cuvee.release"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=wording.percent,
+        points=wording.points,
+        count=wording.count,
+        duration=wording.duration,
+        visible=visible,
+    )
+    environment.tests["finite"] = math.isfinite
+    fusions = _fusions(facts.adopted)
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        headline=wording.headline(facts.scores, facts.comparisons),
+        findings=wording.findings(facts.scores, facts.comparisons),
+        benchmarks=_by_benchmark(facts.scores),
+        compared=_by_benchmark(facts.comparisons),
+        protocols=sorted({s.protocol for s in facts.scores}),
+        colour=_colours(facts),
+        label=wording.model_label,
+        result=wording.result,
+        outcome=wording.outcome,
+        figures=figures,
+        reach=figures.reach(facts.comparisons),
+        fusions=fusions,
+        heat_top=max([0.01, *(cell.share for f in fusions for cell in f.layers)]),
+        stages=_stages(facts.tasks),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        cuvee_version=__version__,
+    )
+
+
+def score_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Table:
+    """Return the scores as a table for a terminal of 80 columns, one section a benchmark."""
+    table = Table(title="Scores in percent, with 95 % intervals", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("model", no_wrap=True)
+    for name in ("score", "against base", "n", "no answer/\nunchecked"):
+        table.add_column(name, justify="right", no_wrap=True)
+    differences = {(c.model, c.benchmark): c for c in comparisons if c.against == "base"}
+    for benchmark, rows in _by_benchmark(scores).items():
+        for place, score in enumerate(rows):
+            difference = differences.get((score.model, benchmark))
+            table.add_row(
+                benchmark if place == 0 else "",
+                score.model,
+                _score_cell(score),
+                _difference_cell(difference) if difference else "",
+                f"{score.n_problems}×{score.n_samples / score.n_problems:g}",
+                f"{_hundredths(score.no_answer, score)}/{_hundredths(score.not_checked, score)}",
+                end_section=place == len(rows) - 1,
+            )
+    return table
+
+
+def visible(text: str, limit: int = SHOWN_CHARACTERS) -> Markup:
+    """Return hostile text as escaped markup, its invisible characters as marked code points.
+
+    Tabs and line feeds stay. At most `limit` characters are shown; the rest is counted.
+    """
+    shown = INVISIBLE.sub(_code_point, str(escape(text[:limit])))
+    if len(text) <= limit:
+        return Markup(shown)
+    more = Markup('<span class="more"> … {} more characters</span>')
+    return Markup(shown) + more.format(wording.count(len(text) - limit))
+
+
+def _code_point(match: re.Match[str]) -> str:
+    return f'<span class="control">U+{ord(match[0]):04X}</span>'
+
+
+def _hundredths(samples: int, score: Score) -> str:
+    return f"{100 * samples / score.n_samples:.1f}"
+
+
+def _score_cell(score: Score) -> str:
+    if score.mean is None:
+        return f"{100 * score.lower_bound:.1f} to {100 * score.upper_bound:.1f} (bounds)"
+    return f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _difference_cell(comparison: Comparison) -> Text:
+    styles = {"better": "green", "worse": "red", "unclear": "dim"}
+    low, high = wording.points(comparison.low), wording.points(comparison.high)
+    text = f"{wording.points(comparison.difference)} [{low}, {high}]"
+    return Text(text, style=styles[wording.outcome(comparison)])
+
+
+def _by_benchmark(rows: Iterable[R]) -> dict[str, list[R]]:
+    groups: dict[str, list[R]] = {}
+    for row in rows:
+        groups.setdefault(row.benchmark, []).append(row)
+    return groups
+
+
+def _colours(facts: Facts) -> dict[str, str]:
+    """Return model -> CSS class of its colour."""
+    places = enumerate(facts.recipe.domains)
+    specialists = {domain: f"specialist{place % COLOURS}" for place, domain in places}
+    return {"base": "base", **specialists, "merged": "merged"}
+
+
+def _fusions(adopted: Sequence[Adopted]) -> list[_Fusion]:
+    fusions = []
+    for name in dict.fromkeys(cell.fusion for cell in adopted):
+        cells = [cell for cell in adopted if cell.fusion == name]
+        layers = sorted(
+            (cell for cell in cells if cell.layer is not None),
+            key=lambda c: _module_order(c.module),
+        )
+        modules = dict.fromkeys(cell.module for cell in layers)
+        fusions.append(
+            _Fusion(
+                name=name,
+                share=_share(cells),
+                layers=tuple(layers),
+                outside=tuple(cell for cell in cells if cell.layer is None),
+                modules=tuple((m, _share(c for c in layers if c.module == m)) for m in modules),
+                degenerate=sum(cell.degenerate for cell in cells),
+            )
+        )
+    return fusions
+
+
+def _module_order(module: str) -> tuple[int, str]:
+    """Return a sort key: weights in the order a layer uses them, then the rest by name."""
+    ranks = [rank for name, rank in MODULE_RANK.items() if module.endswith(name)]
+    return (ranks[0] if ranks else len(MODULE_RANK), module)
+
+
+def _share(cells: Iterable[Adopted]) -> float:
+    """Return the share adopted over all elements of `cells`, which are not empty."""
+    listed = list(cells)
+    return sum(c.share * c.elements for c in listed) / sum(c.elements for c in listed)
+
+
+def _stages(tasks: Sequence[TaskTime]) -> list[_StageTime]:
+    stages = []
+    for stage in STAGES:
+        own = tuple(task for task in tasks if task.stage == stage)
+        if own:
+            stages.append(_StageTime(stage, sum(task.seconds for task in own), own))
+    return stages

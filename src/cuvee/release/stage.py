@@ -1,0 +1,80 @@
+"""The stage `release`: everything a run wrote -> report, model card, GGUF files.
+
+Tasks: `report` -> `report.html`, `card` -> `README.md`, `gguf/TYPE` -> one file each, all in
+`08_release`. The report takes from the manifest how long the earlier stages took; it does
+not count as changed when only that does.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cuvee.models.gguf_write import write_gguf
+from cuvee.release.card import render_card
+from cuvee.release.gather import gather
+from cuvee.release.logs import merge_statistics, train_log
+from cuvee.release.report import render_report
+from cuvee.runfolder import Run, Task, write_text
+
+
+def tasks(run: Run, resources: ExitStack) -> list[Task]:
+    """Return the stage's tasks: the report, and what the recipe's `release:` asks for."""
+    found = [_report(run)]
+    if run.recipe.release.card:
+        found.append(_card(run))
+    return [*found, *(_gguf(run, quantization) for quantization in run.recipe.release.gguf)]
+
+
+def _report(run: Run) -> Task:
+    out = run.folder("release") / "report.html"
+
+    def work() -> Mapping[str, Any]:
+        text = render_report(gather(run))
+        write_text(out, text)
+        return {"bytes": len(text.encode())}
+
+    # The page prints the whole recipe, so it depends on all of it.
+    settings = run.recipe.model_dump(mode="json")
+    return Task("release", "report", _sources(run), (out,), settings, work)
+
+
+def _card(run: Run) -> Task:
+    out = run.folder("release") / "README.md"
+
+    def work() -> Mapping[str, Any]:
+        text = render_card(gather(run))
+        write_text(out, text)
+        return {"bytes": len(text.encode())}
+
+    recipe = run.recipe.model_dump(mode="json")
+    parts = ("name", "base", "limit", "domains", "train", "merge", "evaluate")
+    teachers = ("name", "model", "terms", "domains")
+    settings = {part: recipe[part] for part in parts}
+    settings["teachers"] = [{key: t[key] for key in teachers} for t in recipe["teachers"]]
+    return Task("release", "card", _sources(run), (out,), settings, work)
+
+
+def _gguf(run: Run, quantization: str) -> Task:
+    out = run.folder("release") / f"{run.recipe.name}.{quantization}.gguf"
+
+    def work() -> Mapping[str, Any]:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_gguf(run.merged(), out, quantization=quantization)
+        return {"bytes": out.stat().st_size}
+
+    settings = {"name": run.recipe.name, "quantization": quantization}
+    return Task("release", f"gguf/{quantization}", (run.merged(),), (out,), settings, work)
+
+
+def _sources(run: Run) -> tuple[Path, ...]:
+    """Return every file that `gather` reads, apart from the manifest."""
+    paths: list[Path] = []
+    for domain in run.recipe.domains:
+        paths += [run.problems(domain), run.dropped("problems", domain)]
+        paths += [run.traces(domain, t.name) for t in run.recipe.teachers_of(domain)]
+        paths += [run.verdicts(domain), run.examples(domain), run.dropped("select", domain)]
+        paths.append(train_log(run, domain))
+    if run.recipe.evaluate.benchmarks:
+        paths += [run.scores(), run.comparisons()]
+    return (*paths, merge_statistics(run))

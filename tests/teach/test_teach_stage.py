@@ -1,0 +1,264 @@
+"""The stage `teach`: teachers of a recipe, run folders, the ledger between runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from cuvee.errors import DataError, RecipeError, TeacherError
+from cuvee.problems import arithmetic
+from cuvee.recipe import parse_recipe
+from cuvee.records import Problem, Trace, dumps, problem_id, read_rows, write_rows
+from cuvee.runfolder import Run, Task, execute, is_done, read_manifest
+from cuvee.teach.client import request_seed
+from cuvee.teach.endpoints import open_teacher
+from cuvee.teach.stage import tasks
+
+from .conftest import Behaviour, Body, Loopback, answer_well
+
+Serve = Callable[[Behaviour], Loopback]
+
+
+def problems(domain: str, count: int) -> list[Problem]:
+    items = arithmetic.generate(count, seed=5, args={})
+    return [
+        Problem(
+            id=problem_id(item.question, item.gold, None),
+            domain=domain,
+            source="generator:arithmetic",
+            question=item.question,
+            prompt=f"{domain}: {item.question}",
+            verifier="math",
+            gold=item.gold,
+            tests=None,
+            meta=dumps(item.meta),
+        )
+        for item in items
+    ]
+
+
+def a_run(tmp_path: Path, teachers: list[dict[str, Any]], *, folder: str = "run") -> Run:
+    source = {"source": "generator:arithmetic", "count": 6}
+    domain = {"problems": [source], "verifier": "math"}
+    recipe = parse_recipe(
+        {
+            "name": "test",
+            "base": "random:two-layer",
+            "ledger": str(tmp_path / "ledger.sqlite"),
+            "domains": {"math": domain, "more": domain},
+            "teachers": teachers,
+        },
+        where="test",
+    )
+    run = Run(tmp_path / folder, recipe)
+    for name in recipe.domains:
+        write_rows(run.problems(name), problems(name, 6), Problem)
+    return run
+
+
+def remote(server: Loopback, **changes: Any) -> dict[str, Any]:
+    return {"name": "alice", "url": server.url, "model": "m", "retries": 1} | changes
+
+
+def scripted(**changes: Any) -> dict[str, Any]:
+    script = {"skill": 0.5, "faults": ["wrong_result", "no_answer"], "http_faults": 0.0}
+    return {"name": "bob", "scripted": script | changes}
+
+
+Work = Callable[[Run], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def work() -> Work:
+    """Do what is not done of a run's teach stage, as the pipeline does; return the counts."""
+
+    def run_stage(run: Run) -> dict[str, dict[str, Any]]:
+        counts = {}
+        with ExitStack() as resources:
+            for task in tasks(run, resources):
+                if not is_done(run, task, read_manifest(run.path)):
+                    counts[task.name] = dict(execute(run, task))
+        return counts
+
+    return run_stage
+
+
+def test_every_problem_is_asked_every_sample_in_order(
+    serve: Serve, tmp_path: Path, work: Work
+) -> None:
+    server = serve(answer_well)
+    run = a_run(tmp_path, [remote(server, samples=3)])
+    counts = work(run)
+    assert set(counts) == {"math/alice", "more/alice"}
+    asked = read_rows(run.problems("math"), Problem)
+    traces = read_rows(run.traces("math", "alice"), Trace)
+    assert [(t.problem_id, t.sample) for t in traces] == [
+        (p.id, sample) for p in asked for sample in range(3)
+    ]
+    assert [t.answer for t in traces] == [
+        str(request_seed(42, p.id, sample)) for p in asked for sample in range(3)
+    ]
+    assert counts["math/alice"] == {
+        "traces": 18,
+        "sent": 18,
+        "from_ledger": 0,
+        "failed": 0,
+        "truncated": 0,
+        "prompt_tokens": 18 * 11,
+        "completion_tokens": 18 * 22,
+        "possibly_billed_twice": 0,
+    }
+    assert work(run) == {}
+
+
+def test_another_run_folder_sends_nothing_and_writes_the_same_bytes(
+    serve: Serve, tmp_path: Path, work: Work
+) -> None:
+    server = serve(answer_well)
+    first = a_run(tmp_path, [remote(server)])
+    second = a_run(tmp_path, [remote(server)], folder="second")
+    work(first)
+    sent = len(server.bodies)
+    counts = work(second)
+    assert len(server.bodies) == sent
+    assert [c["from_ledger"] for c in counts.values()] == [6, 6]
+    names = [run.traces("more", "alice").read_bytes() for run in (first, second)]
+    assert names[0] == names[1]
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    with ExitStack() as resources:
+        return {task.name: task.settings for task in tasks(run, resources)}
+
+
+def test_what_cannot_change_an_answer_does_not_ask_again(serve: Serve, tmp_path: Path) -> None:
+    server = serve(answer_well)
+    plain = settings_of(a_run(tmp_path, [remote(server)]))
+    indifferent = {
+        "concurrency": 3,
+        "timeout": 5,
+        "retries": 0,
+        "terms": "MIT",
+        "key_env": "K",
+        "domains": ["math", "more"],
+    }
+    assert settings_of(a_run(tmp_path, [remote(server, **indifferent)])) == plain
+    assert settings_of(a_run(tmp_path, [remote(server, samples=2)])) != plain
+    assert settings_of(a_run(tmp_path, [remote(server, system="Be brief.")])) != plain
+    assert settings_of(a_run(tmp_path, [remote(server, sampling={"max_tokens": 9})])) != plain
+
+
+def test_a_teacher_of_one_domain_has_one_task_and_all_its_domains_come_in_a_row(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(answer_well)
+    teachers = [remote(server), remote(server, name="carol", domains=["more"])]
+    assert list(settings_of(a_run(tmp_path, teachers))) == [
+        "math/alice",
+        "more/alice",
+        "more/carol",
+    ]
+
+
+def test_some_failures_are_rows_and_a_warning_that_names_the_file(
+    serve: Serve, tmp_path: Path, work: Work, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def one_fails(request: web.Request, body: Body, tries: int) -> web.StreamResponse:
+        if len(server.bodies) == 3:
+            return web.json_response({"error": "too long"}, status=400)
+        return await answer_well(request, body, tries)
+
+    server = serve(one_fails)
+    run = a_run(tmp_path, [remote(server)])
+    counts = work(run)
+    assert counts["math/alice"]["failed"] == 1
+    errors = [t.error for t in read_rows(run.traces("math", "alice"), Trace) if t.error]
+    assert errors == ["HTTP 400: too long"]
+    assert str(run.traces("math", "alice")) in capfd.readouterr().err
+
+
+def test_if_everything_failed_the_stage_fails_with_the_reason_and_writes_nothing(
+    serve: Serve, tmp_path: Path, work: Work
+) -> None:
+    async def refuse(request: web.Request, body: Body, tries: int) -> web.StreamResponse:
+        return web.json_response({"error": "unknown parameter: seed"}, status=400)
+
+    run = a_run(tmp_path, [remote(serve(refuse))])
+    with pytest.raises(TeacherError, match=r"all 6 requests failed.*unknown parameter: seed"):
+        work(run)
+    assert not run.traces("math", "alice").exists()
+
+
+def test_no_problems_is_an_error_with_the_file(serve: Serve, tmp_path: Path, work: Work) -> None:
+    run = a_run(tmp_path, [remote(serve(answer_well))])
+    write_rows(run.problems("math"), [], Problem)
+    with pytest.raises(DataError, match=r"math\.parquet: no problems"):
+        work(run)
+
+
+def test_a_later_teachers_missing_key_is_said_before_the_first_is_asked(
+    serve: Serve, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BOBS_KEY", raising=False)
+    server = serve(answer_well)
+    teachers = [remote(server), remote(server, name="bob", key_env="BOBS_KEY")]
+    with pytest.raises(RecipeError, match=r"bob.*BOBS_KEY"):
+        work(a_run(tmp_path, teachers))
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize("url", ["http://me:pw@host/v1", "https://host/v1?key=1", "http://"])
+def test_a_url_that_holds_secrets_or_no_host_is_refused(
+    tmp_path: Path, work: Work, url: str
+) -> None:
+    teacher = {"name": "alice", "url": url, "model": "m"}
+    with pytest.raises(RecipeError, match="alice: url"):
+        work(a_run(tmp_path, [teacher]))
+
+
+def test_scripted_teachers_answer_over_http_and_end_with_the_stage(
+    tmp_path: Path, work: Work
+) -> None:
+    run = a_run(tmp_path, [scripted(), scripted(style="terse") | {"name": "terse"}])
+    counts = work(run)
+    assert len(counts) == 4
+    traces = read_rows(run.traces("math", "bob"), Trace)
+    assert {t.finish_reason for t in traces} == {"stop"}
+    assert all(t.fingerprint and t.fingerprint.startswith("scripted/") for t in traces)
+    assert len({t.fingerprint for t in traces}) > 1, "some answers have a fault, some none"
+    again = a_run(tmp_path, list(teachers_of(run)), folder="again")
+    assert [c["sent"] for c in work(again).values()] == [0, 0, 0, 0]
+    assert read_rows(again.traces("math", "bob"), Trace) == traces
+
+
+def teachers_of(run: Run) -> Iterator[dict[str, Any]]:
+    for teacher in run.recipe.teachers:
+        yield teacher.model_dump(mode="json", exclude_none=True)
+
+
+def test_a_scripted_teachers_identity_changes_with_script_and_problems(tmp_path: Path) -> None:
+    def identity(run: Run) -> str:
+        with ExitStack() as resources:
+            return open_teacher(run.recipe.teachers[0], run=run, resources=resources).identity
+
+    first = a_run(tmp_path, [scripted()])
+    assert identity(first) == identity(a_run(tmp_path, [scripted()], folder="same"))
+    assert identity(first) != identity(a_run(tmp_path, [scripted(skill=0.6)], folder="other"))
+    write_rows(first.problems("math"), problems("math", 5), Problem)
+    assert identity(first) != identity(a_run(tmp_path, [scripted()], folder="same"))
+
+
+def test_tasks_depend_on_the_recipe_alone(tmp_path: Path) -> None:
+    run = a_run(tmp_path, [scripted()])
+
+    def listed() -> list[Task]:
+        with ExitStack() as resources:
+            return tasks(run, resources)
+
+    before = [(t.key, t.inputs, t.outputs) for t in listed()]
+    run.problems("math").unlink()
+    assert [(t.key, t.inputs, t.outputs) for t in listed()] == before
+    assert not (tmp_path / "ledger.sqlite").exists(), "opened by the first task that works"
