@@ -18,16 +18,22 @@ help:
 	@echo "SANDBOX=none     run model-written code WITHOUT a sandbox (make demo, make smoke), and"
 	@echo "                 skip the tests that need one, with their count (make test)"
 
+# bubblewrap runs model-written code; libgomp is what llama.cpp's prebuilt package links, and is
+# there already on nearly every machine.
 check-sandbox:
-	@if [ "$(SANDBOX)" != none ] && ! command -v bwrap >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing bubblewrap (runs model-written code in a sandbox)"; \
-	    (apt-get install -qy bubblewrap || (apt-get update -q && apt-get install -qy bubblewrap)) >/dev/null; \
-	  else \
-	    echo "bubblewrap is missing; it runs model-written code in a sandbox. Install it:"; \
-	    echo "    sudo apt-get install bubblewrap"; \
-	    echo "or go without it: make $(MAKECMDGOALS) SANDBOX=none"; exit 1; \
-	  fi; fi
+	@missing=""; \
+	[ "$(SANDBOX)" = none ] || command -v bwrap >/dev/null || missing="bubblewrap"; \
+	ldconfig -p 2>/dev/null | grep -q 'libgomp\.so\.1' || missing="$$missing libgomp1"; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$missing (bubblewrap runs model-written code in a sandbox)"; \
+	  (apt-get install -qy $$missing || (apt-get update -q && apt-get install -qy $$missing)) >/dev/null; \
+	else \
+	  echo "missing: $$missing (bubblewrap runs model-written code in a sandbox). Install:"; \
+	  echo "    sudo apt-get install $$missing"; \
+	  echo "To run model-written code WITHOUT a sandbox instead of bubblewrap: make $(MAKECMDGOALS) SANDBOX=none"; \
+	  exit 1; \
+	fi
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -115,6 +115,12 @@ def test_a_broken_gguf_gives_the_reason_and_the_log(
     assert not (tmp_path / "cut.pid").exists()
 
 
+def test_starting_engines_needs_neither_torch_nor_transformers() -> None:
+    program = "import sys, cuvee.models.engines; print({'torch', 'transformers'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"set()"
+
+
 def test_llama_serves_gguf_files_alone(small: Serve, tmp_path: Path) -> None:
     for model in (str(tmp_path), str(tmp_path / "none.gguf"), "owner/name"):
         with (

@@ -20,6 +20,8 @@ from cuvee.records import (
     VerdictName,
     write_rows,
 )
+from cuvee.release.facts import Facts
+from cuvee.release.gather import gather
 from cuvee.runfolder import Run, Task, execute
 
 HOSTILE = (
@@ -80,14 +82,33 @@ def finished(tmp_path: Path, recipe: Recipe) -> Run:
     return build_run(tmp_path / "run", recipe, problems=12, seed=0)
 
 
+@pytest.fixture
+def facts(finished: Run) -> Facts:
+    return gather(finished)
+
+
+@pytest.fixture
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture
+def score_rows() -> list[Score]:
+    return scores()
+
+
+@pytest.fixture
+def comparison_rows() -> list[Comparison]:
+    return comparisons()
+
+
 def build_run(path: Path, recipe: Recipe, *, problems: int, seed: int) -> Run:
     """Write a run folder with a manifest, as if every stage before `release` had run."""
     run = Run(path, recipe)
     rng = random.Random(seed)
     for domain in recipe.domains:
         _write_domain(run, domain, problems, rng)
-        log = run.specialist(domain) / "train_log.jsonl"
-        _do(run, "train", domain, [run.specialist(domain)], _writer(log, _train_log(rng)))
+        _write_training(run, domain, rng)
     statistics = json.dumps(merge_record(recipe, rng))
     record = run.merged() / "cuvee_merge.json"
     _do(run, "merge", "merged", [run.merged()], _writer(record, statistics))
@@ -99,6 +120,13 @@ def build_run(path: Path, recipe: Recipe, *, problems: int, seed: int) -> Run:
 
     _do(run, "evaluate", "scores", [run.scores(), run.comparisons()], evaluate)
     return run
+
+
+def _write_training(run: Run, domain: str, rng: random.Random) -> None:
+    folder = run.specialist(domain)
+    log = _writer(folder / "train_log.jsonl", _train_log(rng))
+    findings = _writer(folder / "preflight.json", json.dumps({"dropped_too_long": ["one"]}))
+    _do(run, "train", domain, [folder], lambda: {**log(), **findings()})
 
 
 def _do(
@@ -220,7 +248,7 @@ def _train_log(rng: random.Random) -> str:
             "loss": 2.2 * 0.97**step + 0.3 + rng.uniform(-0.08, 0.08),
             "learning_rate": 1e-4,
             "tokens": 900 * step,
-            "seconds": 1.7 * step,
+            "seconds": 1.7,
         }
         for step in range(1, 61)
     ]

@@ -389,7 +389,7 @@ def test_a_redirect_is_refused_with_the_new_address(serve: Serve, ledger: Ledger
 def test_a_teacher_that_is_down_is_one_error_not_thousands_of_rows(ledger: Ledger) -> None:
     url = closed_port()
     begin = time.monotonic()
-    with pytest.raises(TeacherError, match=f"alice at {url} cannot be reached") as caught:
+    with pytest.raises(TeacherError, match=f"alice at {url}: cannot be reached") as caught:
         send(endpoint(url, retries=1), requests(5000), ledger)
     assert "run again" in str(caught.value)
     assert time.monotonic() - begin < 5
@@ -444,6 +444,19 @@ def test_a_server_that_answers_nothing_is_given_up_after_the_first_requests(
     with pytest.raises(TeacherError, match=r"first 2[0-9] requests all failed"):
         send(endpoint(server.url, retries=0), requests(5000), ledger)
     assert len(server.bodies) < 30
+
+
+def test_who_waits_for_a_retry_does_not_hold_up_the_end(serve: Serve, ledger: Ledger) -> None:
+    async def wait_or_go(request: web.Request, body: Body, tries: int) -> web.StreamResponse:
+        if body["messages"][-1]["content"] == "question 0":
+            return web.Response(status=429, headers={"Retry-After": "600"})
+        await asyncio.sleep(0.1)
+        return web.Response(status=401)
+
+    begin = time.monotonic()
+    with pytest.raises(TeacherError, match="HTTP 401"):
+        send(endpoint(serve(wait_or_go).url), requests(10), ledger)
+    assert time.monotonic() - begin < 5
 
 
 # Keys
@@ -553,8 +566,10 @@ async def after_a_moment(request: web.Request, body: Body, tries: int) -> web.St
     return await answer_well(request, body, tries)
 
 
-@pytest.mark.parametrize("kill_at", [1, 37, 120])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("kill_at", "how"),
+    [(1, signal.SIGKILL), (37, signal.SIGKILL), (120, signal.SIGKILL), (60, signal.SIGINT)],
+)
 def test_a_killed_run_goes_on_without_asking_what_was_answered(
     serve: Serve, tmp_path: Path, kill_at: int, how: signal.Signals
 ) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from safetensors.torch import load_file, save_file
 
 from cuvee.errors import DataError, RecipeError, TeacherError
+from cuvee.models.checkpoint import resolve
 from cuvee.problems import arithmetic
 from cuvee.recipe import parse_recipe
 from cuvee.records import Problem, Trace, dumps, problem_id, read_rows, write_rows
@@ -245,10 +247,11 @@ def test_a_scripted_teachers_identity_changes_with_script_and_problems(tmp_path:
             return open_teacher(run.recipe.teachers[0], run=run, resources=resources).identity
 
     first = a_run(tmp_path, [scripted()])
-    assert identity(first) == identity(a_run(tmp_path, [scripted()], folder="same"))
-    assert identity(first) != identity(a_run(tmp_path, [scripted(skill=0.6)], folder="other"))
+    plain = identity(first)
+    assert plain == identity(a_run(tmp_path, [scripted()], folder="same"))
+    assert plain != identity(a_run(tmp_path, [scripted(skill=0.6)], folder="other"))
     write_rows(first.problems("math"), problems("math", 5), Problem)
-    assert identity(first) != identity(a_run(tmp_path, [scripted()], folder="same"))
+    assert plain != identity(first)
 
 
 def test_tasks_depend_on_the_recipe_alone(tmp_path: Path) -> None:
@@ -262,3 +265,32 @@ def test_tasks_depend_on_the_recipe_alone(tmp_path: Path) -> None:
     run.problems("math").unlink()
     assert [(t.key, t.inputs, t.outputs) for t in listed()] == before
     assert not (tmp_path / "ledger.sqlite").exists(), "opened by the first task that works"
+
+
+def test_a_served_checkpoint_is_exported_asked_and_known_by_its_weights(
+    tmp_path: Path, work: Work
+) -> None:
+    model = resolve("random:two-layer", cache=tmp_path / "cache")
+    serve = {"quantization": "F32", "slots": 2, "context": 256, "threads": 1}
+    teacher = {
+        "name": "carl",
+        "model": str(model),
+        "serve": serve,
+        "concurrency": 2,
+        "sampling": {"max_tokens": 4},
+    }
+    run = a_run(tmp_path, [teacher])
+    work(run)
+    traces = read_rows(run.traces("math", "carl"), Trace)
+    assert {t.error for t in traces} == {None}
+    assert all(t.completion_tokens is not None and t.completion_tokens <= 4 for t in traces)
+    again = a_run(tmp_path, [teacher], folder="again")
+    assert [c["sent"] for c in work(again).values()] == [0, 0], (
+        "the same weights are the same model"
+    )
+    other = resolve("random:two-layer", cache=tmp_path / "cache").rename(tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    retrained = a_run(tmp_path, [teacher | {"model": str(other)}], folder="retrained")
+    assert [c["from_ledger"] for c in work(retrained).values()] == [0, 0]

@@ -1,10 +1,11 @@
 """A two-layer base and rows to train it on."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from cuvee.models.checkpoint import load_tokenizer
@@ -12,8 +13,6 @@ from cuvee.models.random_model import write_random_model
 from cuvee.recipe import Train
 from cuvee.records import Example, write_rows
 from cuvee.train.job import Job
-
-MakeJob = Callable[..., Job]
 
 
 @pytest.fixture(scope="session")
@@ -28,48 +27,53 @@ def tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return load_tokenizer(base)
 
 
-def example(number: int, *, reasoning: str = "It is so.", answer: str = "So.") -> Example:
-    return Example(
-        id=f"row{number}",
-        problem_id=f"problem{number}",
-        domain="math",
-        teacher="alice",
-        prompt=f"Question {number}?",
-        reasoning=reasoning,
-        answer=answer,
-        tokens=0,
-    )
-
-
-def sums(count: int) -> list[Example]:
-    """Return rows of different lengths."""
+def sum_rows(count: int) -> list[Example]:
+    """Return examples of different lengths."""
     rng = random.Random(5)
     rows = []
     for number in range(count):
         terms = [rng.randint(1, 20) for _ in range(rng.randint(2, 6))]
         steps = " ".join(f"{sum(terms[:n])} + {t};" for n, t in enumerate(terms))
-        rows.append(example(number, reasoning=steps, answer=rf"\boxed{{{sum(terms)}}}"))
+        answer = rf"\boxed{{{sum(terms)}}}"
+        prompt = f"Question {number}?"
+        rows.append(
+            Example(f"row{number}", f"p{number}", "math", "alice", prompt, steps, answer, 0)
+        )
     return rows
 
 
-TINY = {
-    "epochs": 2,
-    "learning_rate": 1e-3,
-    "batch_size": 2,
-    "max_tokens": 256,
-    "gradient_checkpointing": False,
-    "save_every": 3,
-}
+@pytest.fixture
+def sums() -> Callable[[int], list[Example]]:
+    return sum_rows
 
 
 @pytest.fixture
-def make_job(base: Path, tmp_path: Path) -> MakeJob:
-    """Return a maker of jobs; keywords override `train` settings."""
+def make_job(base: Path, tmp_path: Path) -> Callable[..., Job]:
+    """Return a maker of jobs of so many rows; keywords override `train` settings."""
 
-    def make(rows: list[Example], *, name: str = "work", **train: object) -> Job:
+    def make(
+        count: int, *, more: Sequence[Example] = (), name: str = "work", **train: object
+    ) -> Job:
         examples = tmp_path / "examples.parquet"
-        write_rows(examples, rows, Example)
-        settings = Train.model_validate({**TINY, **train})
-        return Job(base, examples, tmp_path / name, settings, seed=3)
+        write_rows(examples, [*sum_rows(count), *more], Example)
+        settings = {
+            "epochs": 2,
+            "learning_rate": 1e-3,
+            "batch_size": 2,
+            "max_tokens": 256,
+            "gradient_checkpointing": False,
+            "save_every": 3,
+        }
+        return Job(base, examples, tmp_path / name, Train.model_validate(settings | train), seed=3)
 
     return make
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run torch on one thread, here and in processes started: two-layer models gain nothing."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -40,7 +40,7 @@ def problem() -> MakeProblem:
     ) -> Problem:
         text = None if tests is None else json.dumps(tests)
         return Problem(
-            id=problem_id("?", gold, text),
+            id=problem_id(verifier, gold, text),
             domain="d",
             source="test",
             question="?",

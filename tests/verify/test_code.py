@@ -11,7 +11,7 @@ from cuvee.verify.code import check_code, check_program
 from cuvee.verify.judgement import Judgement
 from cuvee.verify.outputs import same_text, same_value
 
-LIMITS = Verify(code_seconds=3, memory_mb=256, processes=2)
+LIMITS = Verify(code_seconds=2, memory_mb=256, processes=2)
 
 
 def judge(program: str, tests: dict[str, Any] | str, *, kind: str = "bubblewrap") -> Judgement:
@@ -99,8 +99,8 @@ def test_every_way_to_read_input_is_right(name: str) -> None:
         ("import numpy_that_is_not_there\ndef f(a, b): ...", "wrong", "runtime_error"),
         ("def f(a, b):\n    while True: pass", "wrong", "time_limit"),
         ("while True: pass", "wrong", "time_limit"),
-        ("def f(a, b):\n    while True: print(a)", "wrong", "output_limit"),
-        ("def f(a, b):\n    return 'x' * 10**8", "wrong", "output_limit"),
+        ("def f(a, b):\n    while True: print('x' * 1000)", "wrong", "output_limit"),
+        ("def f(a, b):\n    return 'x' * 10**7", "wrong", "output_limit"),
         ("x = []\ndef f(a, b):\n    while True: x.append('x' * 10**6)", "wrong", "memory_limit"),
         ("def f(a, b:", "wrong", "syntax_error"),
         ("def f(a, b):\n    x = []\n    x.append(x)\n    return x", "wrong", "wrong_output"),
@@ -121,9 +121,9 @@ def test_the_failing_case_is_named() -> None:
 
 @pytest.mark.sandbox
 def test_the_time_is_counted_for_each_case() -> None:
-    program = "import time\ndef f(a):\n    time.sleep(1.2)\n    return a"
-    tests = function(*(([i], i) for i in range(4)))
-    assert judge(program, tests).reason == "passed"  # 4.8 s in all, 3 s allowed for each
+    program = "import time\ndef f(a):\n    time.sleep(0.8)\n    return a"
+    tests = function(*(([i], i) for i in range(3)))
+    assert judge(program, tests).reason == "passed"  # 2.4 s in all, 2 s allowed for each
 
 
 FRAMES = """
@@ -135,20 +135,14 @@ def f(a, b):
         found += [*frame.f_locals.values(), *frame.f_globals.values()]
         frame = frame.f_back
     found += gc.get_objects()
-    for value in found:
-        if isinstance(value, dict) and "expected" in value:
-            return value["expected"]
-    return 31337 if "31337" in repr([v for v in found if isinstance(v, (list, dict))]) else 0
+    return next((v for v in map(repr, found) if "".join(["424", "242"]) in v), "not found")
 """
 
 
 @pytest.mark.sandbox
 def test_expected_outputs_cannot_be_found_inside() -> None:
-    judgement = judge(
-        FRAMES.replace("31337 if", "secret if").replace('"31337"', '"424" + "242"'),
-        (function(([1, 2], 424242))),
-    )
-    assert judgement.verdict == "wrong", judgement
+    judgement = judge(FRAMES, function(([1, 2], 424242)))
+    assert judgement.detail == "case 1 of 1, input '[1, 2]': got 'not found'"
 
 
 FORGER = """
@@ -295,7 +289,7 @@ def test_printed_text_is_compared_word_by_word(printed: str, expected: str, *, s
 @pytest.mark.sandbox
 def test_published_reference_programs_pass_and_mutants_do_not(data: Path) -> None:
     with gzip.open(data / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for _, line in zip(range(30), file, strict=False)]
+        rows = [json.loads(line) for _, line in zip(range(20), file, strict=False)]
     right, wrong = [], []
     for row in rows:
         asserts = f"{row['test']}\ncheck({row['entry_point']})"

@@ -1,6 +1,5 @@
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ SLOW = "10^{10^{10}}"
 
 
 def check(*pairs: tuple[str, str], math_seconds: float = 20) -> list[Judgement]:
-    limits = Verify(math_seconds=math_seconds, processes=2)
+    limits = Verify(math_seconds=math_seconds, processes=1)
     return check_math(pairs, limits=limits, tick=lambda _: None)
 
 
@@ -62,52 +61,29 @@ def test_answers_are_compared_as_mathematics(row: int, judged: list[Judgement]) 
     assert (judgement.expected, judgement.extracted) == (gold, answer)
 
 
-def test_a_pair_that_never_ends_costs_its_own_row_alone() -> None:
-    check(("x", "x"))  # warms the file cache: starting workers is not what is measured
-    begin = time.monotonic()
-    pairs = [("1/2", "0.5"), ("3", SLOW), ("x+1", "1+x"), ("x", "y"), ("3", SLOW)]
-    verdicts = check(*pairs, math_seconds=2)
-    assert [v.verdict for v in verdicts] == [
-        "correct",
-        "not_checked",
-        "correct",
-        "wrong",
-        "not_checked",
-    ]
-    assert verdicts[1].reason == "math_timeout"
-    assert 2 <= verdicts[1].seconds < 3
-    assert time.monotonic() - begin < 30
-
-
-def test_checking_works_in_a_thread() -> None:
+def test_in_a_thread_a_pair_that_never_ends_costs_its_own_row_alone() -> None:
+    pairs = [("1/2", "0.5"), ("3", SLOW), ("x+1", "1+x"), ("x", "y")]
     found: list[Judgement] = []
-    thread = threading.Thread(
-        target=lambda: found.extend(check(("1/2", "0.5"), ("3", SLOW), math_seconds=1))
-    )
+    thread = threading.Thread(target=lambda: found.extend(check(*pairs, math_seconds=3)))
     thread.start()
     thread.join()
-    assert [j.reason for j in found] == ["equal", "math_timeout"]
+    assert [j.reason for j in found] == ["equal", "math_timeout", "equal", "different"]
+    assert found[1].verdict == "not_checked"
+    assert 3 <= found[1].seconds < 10
 
 
-def test_a_worker_that_runs_out_of_memory_is_no_verdict() -> None:
-    limits = Verify(memory_mb=64, processes=1, math_seconds=20)
-    pairs = [("1/2", "0.5"), ("x", "2^{2^{33}}"), ("1/4", "0.25")]
-    judged = check_math(pairs, limits=limits, tick=lambda _: None)
-    assert [j.verdict for j in judged] == ["correct", "not_checked", "correct"]
-    assert judged[1].reason in ("math_crash", "math_timeout")
-
-
-def test_ticks_count_every_pair() -> None:
+def test_equal_pairs_are_compared_once_and_counted_each() -> None:
     ticks: list[int] = []
     pairs = [("1", "1"), ("1/2", "0.5"), ("1/2", "0.5"), ("2", "3")]
-    check_math(pairs, limits=Verify(processes=1), tick=ticks.append)
+    judged = check_math(pairs, limits=Verify(processes=1), tick=ticks.append)
     assert sum(ticks) == len(pairs)
+    assert judged[1] is judged[2]  # compared once
 
 
 number = st.from_regex(r"\A[+-]?[0-9]{1,9}(\.[0-9]{1,6})?\Z")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(number, number)
 def test_plain_numbers_are_judged_as_math_verify_does(gold: str, answer: str) -> None:
     pairs = [(gold, answer), (gold, gold)]

@@ -5,7 +5,6 @@ made. The folder holds `config.json`, safetensors, `tokenizer.json` and
 `tokenizer_config.json` with the chat template. Not here: reading the weights.
 """
 
-import json
 import os
 import re
 import shutil
@@ -17,11 +16,29 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cuvee.errors import DataError, RecipeError
+from cuvee.models.files import (
+    CONFIG_FILES,
+    INDEX,
+    TOKENIZER_FILES,
+    check_folder,
+    identity,
+    weight_files,
+)
 from cuvee.models.gguf_read import read_gguf
 from cuvee.models.random_model import write_random_model
 from cuvee.progress import say
-from cuvee.records import content_hash
 from cuvee.runfolder import hash_path
+
+__all__ = [
+    "CONFIG_FILES",
+    "DEFAULT_CACHE",
+    "RANDOM",
+    "TOKENIZER_FILES",
+    "identity",
+    "load_tokenizer",
+    "resolve",
+    "weight_files",
+]
 
 DEFAULT_CACHE = Path("~/.cache/cuvee").expanduser()
 RANDOM = "random:two-layer"
@@ -30,14 +47,6 @@ CONVERTER_VERSION = 1
 
 FORMS = f"a hub id (owner/name), a local folder, a .gguf file or {RANDOM}"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
-CONFIG_FILES = ("config.json", "generation_config.json")
 
 
 def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> Path:
@@ -54,47 +63,13 @@ def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> 
     if spec.endswith(".gguf"):
         return _converted(path, cache)
     if path.is_dir():
-        _check_folder(path, weights=weights)
+        check_folder(path, weights=weights)
         return path
     if not HUB_ID.match(spec):
         raise RecipeError(f"model {spec!r}: no such folder; a model is {FORMS}")
     folder = _downloaded(spec, weights=weights)
-    _check_folder(folder, weights=weights)
+    check_folder(folder, weights=weights)
     return folder
-
-
-def identity(path: Path) -> str:
-    """Return 16 hex digits of what a checkpoint is: weights, tokenizer, template, config.
-
-    `path` is a checkpoint folder (other files in it do not count) or a `.gguf` file. Raises
-    DataError where neither is there.
-    """
-    if path.is_file():
-        return content_hash("file", hash_path(path))
-    _check_folder(path, weights=True)
-    names = [*TOKENIZER_FILES, *CONFIG_FILES, INDEX]
-    files = sorted([*(path / n for n in names if (path / n).is_file()), *weight_files(path)])
-    return content_hash([[f.name, hash_path(f)] for f in files])
-
-
-def weight_files(path: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint folder, in order of their names.
-
-    Raises DataError naming what is missing.
-    """
-    index = path / INDEX
-    if not index.is_file():
-        single = path / "model.safetensors"
-        if not single.is_file():
-            raise DataError(f"{path}: neither model.safetensors nor {INDEX}; only safetensors load")
-        return [single]
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{index}: not a readable index of shards ({error!r})") from error
-    if missing := sorted(n for n in names if not (path / n).is_file()):
-        raise DataError(f"{path}: shards named in {INDEX} are missing: {', '.join(missing)}")
-    return [path / name for name in sorted(names)]
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -112,14 +87,6 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise DataError(f"{path}: its tokenizer is a {type(tokenizer).__name__}")
     return tokenizer
-
-
-def _check_folder(path: Path, *, weights: bool) -> None:
-    missing = [n for n in ("config.json", "tokenizer.json") if not (path / n).is_file()]
-    if missing:
-        raise DataError(f"{path}: not a model's folder: no {' and no '.join(missing)}")
-    if weights:
-        weight_files(path)
 
 
 def _downloaded(spec: str, *, weights: bool) -> Path:

@@ -20,7 +20,8 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from cuvee.errors import DataError
-from cuvee.models.checkpoint import load_tokenizer, weight_files
+from cuvee.models.checkpoint import load_tokenizer
+from cuvee.models.files import weight_files
 from cuvee.models.gguf_layout import (
     ROPE_FACTORS,
     architecture,

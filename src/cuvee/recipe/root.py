@@ -12,7 +12,7 @@ from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-RESERVED = {"base", "merged", "benchmarks", "dropped"}
+RESERVED = {"base", "merged", "export", "benchmarks", "dropped"}
 """Names of files and models in the run folder that a domain may not take."""
 
 

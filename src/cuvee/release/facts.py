@@ -27,6 +27,8 @@ class Funnel:
     dropped: Mapping[str, int]
     """Traces that were not chosen."""
     examples: int
+    untrained: int
+    """Examples that training left out because they are longer than `train.max_tokens`."""
 
     @property
     def loaded(self) -> int:
@@ -55,7 +57,7 @@ class FaultCount:
     """Of them, those the verifier called correct."""
     dropped: int
     trained: int
-    """Of them, those that became examples."""
+    """Of them, those that became examples (the few that are too long to train on included)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,9 @@ class TrainPoint:
     step: int
     loss: float
     tokens: int
+    """Read so far."""
     seconds: float
+    """Of this step."""
 
 
 @dataclasses.dataclass(frozen=True)

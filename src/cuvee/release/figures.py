@@ -16,9 +16,9 @@ from cuvee.release.wording import count, percent, points
 
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 240, 18, 6
 WIDTH, HEIGHT = 380, 190
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 20, 34
 """Margins of a plot with axes, in the SVG's own units."""
-CELL_HEIGHT, HEAT_LEFT, HEAT_TOP = 11, 28, 56
+CELL_HEIGHT, HEAT_LEFT, HEAT_RIGHT, HEAT_TOP = 11, 28, 34, 56
 MAX_POINTS = 300
 """Points of a curve at most; more cannot be seen and only make the page heavy."""
 BINS = 24
@@ -128,7 +128,7 @@ def heat_map(cells: Sequence[Adopted], *, top: float) -> Markup:
     """
     layers = sorted({c.layer for c in cells if c.layer is not None})
     modules = list(dict.fromkeys(c.module for c in cells))
-    width = (WIDTH - HEAT_LEFT - RIGHT) / len(modules)
+    width = (WIDTH - HEAT_LEFT - HEAT_RIGHT) / len(modules)
     height = HEAT_TOP + CELL_HEIGHT * len(layers) + 4
     parts = [
         Markup('<text class="label" transform="translate({} {}) rotate(-38)">{}</text>').format(
@@ -234,6 +234,6 @@ def _axes(
     parts += [below.format(_n(x(v)), HEIGHT - BOTTOM + 15, f"{v:,.6g}") for v in ticks(*across)]
     parts.append(below.format(_n((LEFT + WIDTH - RIGHT) / 2), HEIGHT - 4, x_label))
     parts.append(
-        Markup('<text class="label" x="{}" y="{}">{}</text>').format(LEFT + 4, TOP, y_label)
+        Markup('<text class="label" x="{}" y="{}">{}</text>').format(LEFT + 4, TOP - 8, y_label)
     )
     return Markup("").join(parts)

@@ -22,7 +22,14 @@ from cuvee.records import (
     read_rows,
 )
 from cuvee.release.facts import Facts, FaultCount, Funnel, Sample, TaskTime, TeacherCount
-from cuvee.release.logs import merge_statistics, read_adopted, read_train_log, train_log
+from cuvee.release.logs import (
+    merge_statistics,
+    preflight,
+    read_adopted,
+    read_train_log,
+    read_untrained,
+    train_log,
+)
 from cuvee.runfolder import STAGES, Run, read_manifest
 
 SCRIPTED = "scripted/"
@@ -128,6 +135,7 @@ def _funnel(run: Run, domain: str, fates: Sequence[_Fate]) -> Funnel:
         verdicts={v: dict(reasons.most_common()) for v, reasons in verdicts.items()},
         dropped=_ordered(f.dropped for f in fates if f.dropped is not None),
         examples=sum(f.tokens is not None for f in fates),
+        untrained=read_untrained(preflight(run, domain)),
     )
 
 

@@ -1,4 +1,6 @@
-"""Reads what training and merging say of themselves: `train_log.jsonl`, `cuvee_merge.json`.
+"""Reads what training and merging say of themselves.
+
+`train_log.jsonl` and `preflight.json` of a specialist, `cuvee_merge.json` of the merged model.
 
 Files of a specialist's and of the merged model's folder in, facts out. What these files do
 not hold (the weights, the recipe) is not looked at.
@@ -15,6 +17,11 @@ from cuvee.runfolder import Run
 def train_log(run: Run, domain: str) -> Path:
     """Return the file of a specialist's training log."""
     return run.specialist(domain) / "train_log.jsonl"
+
+
+def preflight(run: Run, domain: str) -> Path:
+    """Return the file of what was found before a specialist was trained."""
+    return run.specialist(domain) / "preflight.json"
 
 
 def merge_statistics(run: Run) -> Path:
@@ -42,6 +49,14 @@ def read_train_log(path: Path) -> tuple[TrainPoint, ...]:
             ) from error
         by_step[point.step] = point
     return tuple(by_step[step] for step in sorted(by_step))
+
+
+def read_untrained(path: Path) -> int:
+    """Return how many examples training left out as too long. Raises DataError."""
+    try:
+        return len(json.loads(_read(path))["dropped_too_long"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the findings of a preflight ({error!r})") from error
 
 
 def read_adopted(path: Path) -> tuple[Adopted, ...]:

@@ -6,6 +6,7 @@ computed here are layouts, not results.
 """
 
 import dataclasses
+import json
 import math
 import os
 import platform
@@ -93,7 +94,7 @@ def render_report(facts: Facts) -> str:
         findings=wording.findings(facts.scores, facts.comparisons),
         benchmarks=_by_benchmark(facts.scores),
         compared=_by_benchmark(facts.comparisons),
-        protocols=sorted({s.protocol for s in facts.scores}),
+        protocols={s.benchmark: _indented(s.protocol) for s in facts.scores},
         colour=_colours(facts),
         label=wording.model_label,
         result=wording.result,
@@ -110,11 +111,12 @@ def render_report(facts: Facts) -> str:
 
 def score_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Table:
     """Return the scores as a table for a terminal of 80 columns, one section a benchmark."""
-    table = Table(title="Scores in percent, with 95 % intervals", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("benchmark", no_wrap=True)
-    table.add_column("model", no_wrap=True)
+    title = "Scores in percent, with 95 % intervals"
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("benchmark")
+    table.add_column("model")
     for name in ("score", "against base", "n", "no answer/\nunchecked"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     differences = {(c.model, c.benchmark): c for c in comparisons if c.against == "base"}
     for benchmark, rows in _by_benchmark(scores).items():
         for place, score in enumerate(rows):
@@ -153,7 +155,7 @@ def _hundredths(samples: int, score: Score) -> str:
 
 def _score_cell(score: Score) -> str:
     if score.mean is None:
-        return f"{100 * score.lower_bound:.1f} to {100 * score.upper_bound:.1f} (bounds)"
+        return f"{100 * score.lower_bound:.1f}–{100 * score.upper_bound:.1f} bounds"
     return f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
@@ -169,6 +171,10 @@ def _by_benchmark(rows: Iterable[R]) -> dict[str, list[R]]:
     for row in rows:
         groups.setdefault(row.benchmark, []).append(row)
     return groups
+
+
+def _indented(text: str) -> str:
+    return json.dumps(json.loads(text), indent=1, ensure_ascii=False)
 
 
 def _colours(facts: Facts) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from cuvee.models.gguf_write import write_gguf
 from cuvee.release.card import render_card
 from cuvee.release.gather import gather
-from cuvee.release.logs import merge_statistics, train_log
+from cuvee.release.logs import merge_statistics, preflight, train_log
 from cuvee.release.report import render_report
 from cuvee.runfolder import Run, Task, write_text
 
@@ -74,7 +74,7 @@ def _sources(run: Run) -> tuple[Path, ...]:
         paths += [run.problems(domain), run.dropped("problems", domain)]
         paths += [run.traces(domain, t.name) for t in run.recipe.teachers_of(domain)]
         paths += [run.verdicts(domain), run.examples(domain), run.dropped("select", domain)]
-        paths.append(train_log(run, domain))
+        paths += [preflight(run, domain), train_log(run, domain)]
     if run.recipe.evaluate.benchmarks:
         paths += [run.scores(), run.comparisons()]
     return (*paths, merge_statistics(run))

@@ -5,7 +5,7 @@ Scores and comparisons in, plain text out. It computes no statistics: a sentence
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from cuvee.records import Comparison, Score
@@ -88,16 +88,24 @@ def headline(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> str:
     if not scores:
         return "No benchmark was evaluated: nothing is known about how well these models answer."
     own = own_specialist(scores)
-    against_base = [c for c in comparisons if (c.model, c.against) == (own[c.benchmark], "base")]
-    merged = [c for c in comparisons if (c.model, c.against) == ("merged", "base")]
-    tax = [c for c in comparisons if (c.model, c.against) == ("merged", own[c.benchmark])]
     sentences = [
-        _tally("Against the base, each benchmark’s specialist is", against_base),
-        _tally("The merged model, against the base, is", merged),
-        _tally("The merged model, against the specialists, is", tax),
+        _tally(
+            "Against the base, each benchmark’s specialist is",
+            comparisons,
+            {benchmark: (specialist, "base") for benchmark, specialist in own.items()},
+        ),
+        _tally(
+            "The merged model, against the base, is",
+            comparisons,
+            dict.fromkeys(own, ("merged", "base")),
+        ),
+        _tally(
+            "The merged model, against the specialists, is",
+            comparisons,
+            {benchmark: ("merged", specialist) for benchmark, specialist in own.items()},
+        ),
     ]
-    said = [sentence for sentence in sentences if sentence]
-    return " ".join(said) or "No two models were compared: the scores stand each for itself."
+    return " ".join(sentences)
 
 
 def findings(scores: Sequence[Score], comparisons: Iterable[Comparison]) -> list[Finding]:
@@ -120,8 +128,15 @@ def own_specialist(scores: Iterable[Score]) -> dict[str, str]:
     return {s.benchmark: s.domain for s in scores}
 
 
-def _tally(opening: str, comparisons: Sequence[Comparison]) -> str:
-    """Return `opening better on a (...); worse on b (...).`, or nothing for no comparison."""
+def _tally(
+    opening: str, comparisons: Sequence[Comparison], pairs: Mapping[str, tuple[str, str]]
+) -> str:
+    """Return one sentence: `opening better on a (...); worse on b (...); not compared on c`.
+
+    `pairs` is benchmark -> (model, against). A pair without a comparison has too many answers
+    that could not be checked: it is named, not passed over.
+    """
+    wanted = [c for c in comparisons if pairs.get(c.benchmark) == (c.model, c.against)]
     phrases: dict[Outcome, str] = {
         "better": "better on",
         "worse": "worse on",
@@ -129,10 +144,12 @@ def _tally(opening: str, comparisons: Sequence[Comparison]) -> str:
     }
     parts = []
     for kind, phrase in phrases.items():
-        named = [_short(c) for c in comparisons if outcome(c) == kind]
+        named = [_short(c) for c in wanted if outcome(c) == kind]
         if named:
             parts.append(f"{phrase} {' and '.join(named)}")
-    return f"{opening} {'; '.join(parts)}." if parts else ""
+    if missing := sorted(set(pairs) - {c.benchmark for c in wanted}):
+        parts.append(f"not compared on {' and '.join(missing)} (too much could not be checked)")
+    return f"{opening} {'; '.join(parts)}."
 
 
 def _short(comparison: Comparison) -> str:

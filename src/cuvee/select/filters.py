@@ -30,8 +30,8 @@ _SYMBOL = re.compile("[\u0370-\u03ff\u2100-\u214f\U0001d400-\U0001d7ff]")
 """Greek, letter-like and mathematical letters: notation, whatever the language."""
 _NOTATION = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\[a-zA-Z]+", re.DOTALL)
 """Code, formulas and LaTeX commands, which are in no language."""
-_WORD = re.compile(rf"[{_HAN}\u3040-\u30ff]|[^\W_{_HAN}\u3040-\u30ff]+|[^\w\s]")
-"""Han and kana one by one, other words whole, punctuation mark by mark."""
+_WORD = re.compile(rf"[{_HAN}\u3040-\u30ff]|[^\s{_HAN}\u3040-\u30ff]+")
+"""Han and kana one by one; everything else from space to space."""
 _THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*(?P<ticks>`{3,}|~{3,})(?P<info>[^`\n]*)$", re.MULTILINE)
 
@@ -117,10 +117,10 @@ def foreign(trace: Trace, *, language: str, least: float) -> Objection | None:
 def script_share(text: str, language: str) -> float | None:
     """Return the share in [0, 1] of letters in a language's script; None without letters."""
     prose = _SYMBOL.sub("", _NOTATION.sub(" ", text))
-    letters = len(_LETTER.findall(prose))
-    if letters == 0:
+    letters = _LETTER.findall(prose)
+    if not letters:
         return None
-    return len(_SCRIPTS[language].findall(prose)) / letters
+    return len(_SCRIPTS[language].findall("".join(letters))) / len(letters)
 
 
 def repetitive(trace: Trace, *, most: float) -> Objection | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError
-from cuvee.models.checkpoint import TOKENIZER_FILES, load_tokenizer, resolve
+from cuvee.models.checkpoint import load_tokenizer, resolve
+from cuvee.models.files import TOKENIZER_FILES
 from cuvee.models.tokens import count_target
 from cuvee.progress import bar
 from cuvee.recipe import Domain

@@ -9,6 +9,7 @@ reasoning. Not here: starting what is asked (`cuvee.teach.endpoints`, `cuvee.mod
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
@@ -113,6 +114,8 @@ class _Line:
     failures: int = 0
     broken: TeacherError | None = None
     """Why nothing more is sent."""
+    ended: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    """Set with `broken`: wakes who waits for the next try."""
 
 
 def request_seed(seed: int, problem_id: str, sample: int) -> int:
@@ -241,7 +244,9 @@ async def _send(line: _Line, content: dict[str, Any], key: str) -> tuple[Try, in
     last = Try("unreachable", error="not sent")
     for tries in range(endpoint.retries + 1):
         if tries:
-            await asyncio.sleep(wait_before(tries, retry_after=last.retry_after, rng=line.rng))
+            wait = wait_before(tries, retry_after=last.retry_after, rng=line.rng)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(line.ended.wait(), wait)
         if line.broken is not None:
             break
         doubtful += await asyncio.wrap_future(line.ledger.mark_sent(key))
@@ -262,18 +267,20 @@ def _note_failure(line: _Line, last: Try, *, silent: bool) -> None:
 
     `silent`: nothing was heard from the server while the request was being tried.
     """
+    if line.broken is not None:
+        return
     line.failures += 1
     endpoint, status = line.endpoint, last.status
-    where = f"{endpoint.name} at {endpoint.url}"
+    reason = None
     if silent:
-        advice = "start it, or correct `url`; then run again"
-        line.broken = TeacherError(f"{where} cannot be reached ({last.error}); {advice}")
+        reason = f"cannot be reached ({last.error}); start it or correct `url`, then run again"
     elif status in HOPELESS or (status in HOPELESS_AT_FIRST and not line.answers):
-        line.broken = TeacherError(f"{where}: {last.error}; {_advice(endpoint, status)}")
+        reason = f"{last.error}; {_advice(endpoint, status)}"
     elif not line.answers and line.failures >= PATIENCE:
-        line.broken = TeacherError(
-            f"{where}: the first {line.failures} requests all failed; the last one: {last.error}"
-        )
+        reason = f"the first {line.failures} requests all failed; the last one: {last.error}"
+    if reason is not None:
+        line.broken = TeacherError(f"{endpoint.name} at {endpoint.url}: {reason}")
+        line.ended.set()
 
 
 def _advice(endpoint: Endpoint, status: int | None) -> str:

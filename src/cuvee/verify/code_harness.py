@@ -14,6 +14,8 @@ on another, away from the program's own stdout and stderr:
 The phases are syntax, load, missing, call, result, assert, and stdin (the whole program).
 """
 
+from __future__ import annotations
+
 import _sitebuiltins
 import builtins
 import functools
@@ -23,8 +25,11 @@ import resource
 import signal
 import sys
 import types
-from collections.abc import Callable
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # as type checkers know it: `typing` itself is slow to load
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 MEMORY_RESERVE = 32 * 2**20
 """Bytes of address space kept back to report a MemoryError with."""

@@ -80,29 +80,29 @@ def run(
     with ExitStack() as stack:
         report_out, report_in = os.pipe()
         stack.callback(os.close, report_out)
-        job_fd = _sealed(json.dumps(_complete(job, kind=kind, limits=limits)).encode(), stack)
-        inside = _python(job_fd, report_in)
+        inner = stack.enter_context(ExitStack())  # what only the program holds once it runs
+        inner.callback(os.close, report_in)
+        job_fd = _sealed(json.dumps(_complete(job, kind=kind, limits=limits)).encode(), inner)
+        command = _python(job_fd, report_in)
         passed = [job_fd, report_in]
         if kind == "bubblewrap":
             folder = "/"
-            command = [*_bubblewrap_command(), *_filter(passed, stack), "--", *inside]
+            command = [*_bubblewrap_command(), *_filter(passed, inner), "--", *command]
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cuvee-"))
-            command = inside
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=_sealed(stdin, stack),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=passed,
-                cwd=folder,
-                # bubblewrap's own too: a program can read /proc/1/environ.
-                env=_ENVIRONMENT,
-                start_new_session=True,
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="cuvee-", ignore_cleanup_errors=True)
             )
-        finally:
-            os.close(report_in)
+        process = subprocess.Popen(
+            command,
+            stdin=_sealed(stdin, inner),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=passed,
+            cwd=folder,
+            env=_ENVIRONMENT,  # bubblewrap's own too: a program can read /proc/1/environ
+            start_new_session=True,
+        )
+        inner.close()
         return watch(process, report_out, limits=limits, on_report=on_report)
 
 
@@ -158,10 +158,13 @@ def _python(job_fd: int, report_fd: int) -> list[str]:
 @functools.cache
 def _bubblewrap_command() -> Sequence[str]:
     """Return bubblewrap's options: everything but the filter and the program."""
+    bwrap = shutil.which("bwrap") or "bwrap"
+    known = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
+    no_userns = ["--disable-userns"] if "--disable-userns" in known.stdout else []  # since 0.8
     tmp = ("--size", str(TMP_BYTES), "--tmpfs")
     return [
-        shutil.which("bwrap") or "bwrap",
-        "--unshare-all", "--unshare-user", "--disable-userns",
+        bwrap,
+        "--unshare-all", "--unshare-user", *no_userns,
         "--uid", "65534", "--gid", "65534", "--hostname", "sandbox",
         "--die-with-parent", "--new-session", "--clearenv",
         *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
@@ -187,7 +190,7 @@ def _read_only_files() -> list[str]:
             options += ["--ro-bind-try", name, name]
     options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     interpreter = os.path.realpath(sys.executable)
-    for prefix in sorted({sys.base_prefix, sys.base_exec_prefix}):
-        shown = interpreter if prefix == "/usr" else prefix  # /usr/lib stands already
+    prefixes = {sys.base_prefix, sys.base_exec_prefix} - {"/usr"}  # /usr/lib stands already
+    for shown in sorted(prefixes | {os.path.realpath(prefix) for prefix in prefixes}):
         options += ["--ro-bind", shown, shown]
-    return options
+    return [*options, "--ro-bind", interpreter, interpreter]

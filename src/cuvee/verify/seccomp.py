@@ -10,10 +10,10 @@ import platform
 import struct
 
 # Linux's <linux/audit.h> architecture and <asm/unistd.h> numbers:
-# (architecture, clone, clone3, (fork, vfork)).
+# (architecture, clone, clone3, (unshare, fork, vfork)); aarch64 has no fork of its own.
 _NUMBERS = {
-    "x86_64": (0xC000003E, 56, 435, (57, 58)),
-    "aarch64": (0xC00000B7, 220, 435, ()),
+    "x86_64": (0xC000003E, 56, 435, (272, 57, 58)),
+    "aarch64": (0xC00000B7, 220, 435, (97,)),
 }
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -25,14 +25,14 @@ _X32_BIT = 0x40000000
 def no_processes() -> bytes | None:
     """Return the filter as a BPF program, or None on a machine it is not written for.
 
-    fork, vfork and clone without CLONE_THREAD fail with EPERM; clone3, whose flags a filter
-    cannot see, with ENOSYS, upon which the C library uses clone. System calls in another
-    architecture's numbering kill the program.
+    fork, vfork, unshare and clone without CLONE_THREAD fail with EPERM; clone3, whose flags
+    a filter cannot see, with ENOSYS, upon which the C library uses clone. System calls in
+    another architecture's numbering kill the program.
     """
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
         return None
-    architecture, clone, clone3, forks = numbers
+    architecture, clone, clone3, others = numbers
     denied = _ERRNO | errno.EPERM
     program = [
         (_LOAD, 0, 0, _ARCH_OFFSET),
@@ -41,7 +41,7 @@ def no_processes() -> bytes | None:
         (_LOAD, 0, 0, _NR_OFFSET),
         *_if(_AT_LEAST, _X32_BIT, denied),
         *_if(_EQUAL, clone3, _ERRNO | errno.ENOSYS),
-        *(step for number in forks for step in _if(_EQUAL, number, denied)),
+        *(step for number in others for step in _if(_EQUAL, number, denied)),
         (_EQUAL, 1, 0, clone),
         (_RETURN, 0, 0, _ALLOW),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_OFFSET),

@@ -1,0 +1,75 @@
+"""The model card: front matter the hub understands, the report's numbers, nothing guessed."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from cuvee.recipe import parse_recipe
+from cuvee.release.card import front_matter, is_hub_id, render_card
+from cuvee.release.facts import Facts
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", True), ("models/base.gguf", False),
+     ("random:two-layer", False), ("/data/base", False), ("./base", False),
+     ("~/models/x", False), ("data/train.parquet", False), ("generator:sums", False)],
+)  # fmt: skip
+def test_only_hub_ids_are_called_hub_ids(name: str, expected: bool) -> None:
+    assert is_hub_id(name) is expected
+
+
+def test_the_hub_reads_the_scores_with_their_n(facts: Facts) -> None:
+    card = ModelCard(render_card(facts))
+    results = card.data.eval_results
+    assert [(r.dataset_name, r.metric_value) for r in results] == [("sums", 31.25), ("lists", 75.0)]
+    assert "64 problems × 1 sample" in results[0].metric_name
+    assert results[0].metric_type == "accuracy"
+
+
+def test_what_is_unknown_is_left_out_and_said(facts: Facts) -> None:
+    text = render_card(facts)
+    front: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    assert not {"license", "base_model", "datasets"} & set(front)
+    assert "**Licence:** unknown" in text
+    assert "the front matter names no base model" in text
+
+
+def test_hub_bases_and_sources_stand_in_the_front_matter(facts: Facts) -> None:
+    data = facts.recipe.model_dump(mode="json")
+    data["base"] = "owner/base"
+    data["domains"]["math"]["problems"] = [{"source": "owner/set"}, {"source": "local.jsonl"}]
+    hub = dataclasses.replace(facts, recipe=parse_recipe(data, where="the test"))
+    front = front_matter(hub)
+    assert front["base_model"] == "owner/base"
+    assert front["datasets"] == ["owner/set"]
+
+
+def test_a_score_without_a_headline_is_not_in_the_index(facts: Facts) -> None:
+    unsure = tuple(dataclasses.replace(s, mean=None) for s in facts.scores)
+    assert "model-index" not in front_matter(dataclasses.replace(facts, scores=unsure))
+
+
+def test_tables_are_whole_whatever_stands_in_a_cell(facts: Facts) -> None:
+    rows = [line for line in render_card(facts).splitlines() if line.startswith("| ")]
+    teachers = [line for line in rows if line.startswith(("| alice", "| bob", "| carol"))]
+    assert len(teachers) == 3
+    assert all(line.replace("\\|", "").count("|") == 6 for line in teachers)
+    assert "a \\| b c" in teachers[1]
+
+
+def test_the_card_has_the_report_s_numbers_and_the_teachers_terms(facts: Facts) -> None:
+    text = render_card(facts).replace("\u00a0", " ")
+    assert "| sums | merged | 31.2 % | 19.2 % to 43.2 % | 64 × 1 |" in text
+    assert "Wrong results that reached training: 0" in text.replace("wrong", "Wrong")
+    assert "Apache-2.0" in text
+    assert "not stated" in text
+
+
+def test_no_text_of_a_model_stands_in_the_card(facts: Facts) -> None:
+    text = render_card(facts)
+    assert "<script>" not in text
+    assert "boxed" not in text

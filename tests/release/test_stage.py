@@ -1,0 +1,81 @@
+"""The stage: what the recipe asks for is written once, and again only when it must be."""
+
+import dataclasses
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import GGUFReader
+
+from cuvee.errors import DataError
+from cuvee.models.random_model import write_random_model
+from cuvee.recipe import parse_recipe
+from cuvee.records import Trace, read_rows, write_rows
+from cuvee.release.stage import tasks
+from cuvee.runfolder import Run, Task, execute, is_done, read_manifest
+
+
+def found(run: Run) -> dict[str, Task]:
+    return {task.name: task for task in tasks(run, ExitStack())}
+
+
+def changed(run: Run, **changes: Any) -> Run:
+    data = {**run.recipe.model_dump(mode="json"), **changes}
+    return dataclasses.replace(run, recipe=parse_recipe(data, where="the test"))
+
+
+def states(run: Run) -> dict[str, bool]:
+    manifest = read_manifest(run.path)
+    return {name: is_done(run, task, manifest) for name, task in found(run).items()}
+
+
+@pytest.fixture
+def released(finished: Run) -> Run:
+    """The finished run with a real merged model, released."""
+    write_random_model(finished.merged())
+    for task in found(finished).values():
+        execute(finished, task)
+    return finished
+
+
+def test_the_recipe_decides_what_is_released(finished: Run) -> None:
+    assert list(found(finished)) == ["report", "card", "gguf/Q8_0"]
+    bare = changed(finished, release={"card": False, "gguf": []})
+    assert list(found(bare)) == ["report"]
+
+
+def test_all_of_it_is_written_and_a_second_run_does_nothing(released: Run) -> None:
+    folder = released.folder("release")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "report.html",
+        "small-blend.Q8_0.gguf",
+    ]
+    assert GGUFReader(folder / "small-blend.Q8_0.gguf").tensors
+    assert all(states(released).values())
+
+
+def test_a_changed_trace_rewrites_report_and_card_but_not_the_model(released: Run) -> None:
+    file = released.traces("math", "alice")
+    write_rows(file, read_rows(file, Trace)[1:], Trace)
+    assert states(released) == {"report": False, "card": False, "gguf/Q8_0": True}
+
+
+def test_how_requests_are_sent_changes_the_printed_recipe_alone(released: Run) -> None:
+    teachers = [{**t, "concurrency": 3} for t in released.recipe.model_dump()["teachers"]]
+    run = changed(released, teachers=teachers)
+    assert states(run) == {"report": False, "card": True, "gguf/Q8_0": True}
+
+
+def test_terms_of_a_teacher_stand_in_report_and_card(released: Run) -> None:
+    teachers = [{**t, "terms": "MIT"} for t in released.recipe.model_dump()["teachers"]]
+    run = changed(released, teachers=teachers)
+    assert states(run) == {"report": False, "card": False, "gguf/Q8_0": True}
+
+
+def test_what_is_missing_is_named_with_the_stage_that_writes_it(finished: Run) -> None:
+    missing: Path = finished.scores()
+    missing.unlink()
+    with pytest.raises(DataError, match=r"scores\.parquet: missing; `cuvee evaluate` writes it"):
+        execute(finished, found(finished)["report"])
