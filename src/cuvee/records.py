@@ -40,7 +40,7 @@ class Problem:
     gold: str | None
     """Gold answer; for code a reference program (or None where the source has none)."""
     tests: str | None
-    """JSON tests of a code problem; the forms stand in `cuvee.verify.code`."""
+    """JSON tests of a code problem; the forms stand in `cuvee.verify.forms`."""
     meta: str
     """JSON object of whatever else the source says of this problem."""
 

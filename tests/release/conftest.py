@@ -71,7 +71,7 @@ def recipe_data() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return parse_recipe(recipe_data(), where="the test")
 
@@ -82,9 +82,10 @@ def finished(tmp_path: Path, recipe: Recipe) -> Run:
     return build_run(tmp_path / "run", recipe, problems=12, seed=0)
 
 
-@pytest.fixture
-def facts(finished: Run) -> Facts:
-    return gather(finished)
+@pytest.fixture(scope="session")
+def facts(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Facts:
+    """What is gathered from such a run; frozen, so that all tests may share it."""
+    return gather(build_run(tmp_path_factory.mktemp("run"), recipe, problems=12, seed=0))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cuvee.release.facts import Facts
      ("random:two-layer", False), ("/data/base", False), ("./base", False),
      ("~/models/x", False), ("data/train.parquet", False), ("generator:sums", False)],
 )  # fmt: skip
-def test_only_hub_ids_are_called_hub_ids(name: str, expected: bool) -> None:
+def test_only_hub_ids_are_called_hub_ids(name: str, *, expected: bool) -> None:
     assert is_hub_id(name) is expected
 
 

@@ -1,6 +1,7 @@
 """The report: one page that loads nothing, in which hostile text is text and counts agree."""
 
 import dataclasses
+import io
 import re
 from html.parser import HTMLParser
 
@@ -144,9 +145,10 @@ def test_a_pilot_says_that_it_is_one(facts: Facts) -> None:
 def test_the_terminal_table_fits_80_columns_uncut(
     score_rows: list[Score], comparison_rows: list[Comparison]
 ) -> None:
-    console = Console(width=80, record=True, quiet=True)
-    console.print(score_table(score_rows, comparison_rows))
-    lines = console.export_text().splitlines()
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as printed:
+        console.print(score_table(score_rows, comparison_rows))
+    lines = printed.get().splitlines()
     row = next(line for line in lines if "merged" in line)
     assert row.split() == ["merged", "31.2", "[19.2,", "43.2]", "+28.1", "[+16.0,", "+40.0]",
                            "64×1", "6.2/0.0"]  # fmt: skip

@@ -76,32 +76,31 @@ class Loopback:
 def loopback(behaviour: Behaviour) -> Iterator[Loopback]:
     """Serve in a thread of its own, on a free port, while the block runs."""
     server = Loopback(behaviour)
-    loop = asyncio.new_event_loop()
     ready = threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
     end = asyncio.Event()
 
     async def main() -> None:
+        loops.append(asyncio.get_running_loop())
         app = web.Application()
         app.router.add_post("/v1/chat/completions", server.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        server.url = f"http://127.0.0.1:{port}/v1"
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         ready.set()
         await end.wait()
         await runner.cleanup()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    # `asyncio.run` also ends handlers that still sleep.
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
-    ready.wait(10)
+    assert ready.wait(10)
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(end.set)
+        loops[0].call_soon_threadsafe(end.set)
         thread.join(10)
-        loop.close()
 
 
 @pytest.fixture

@@ -218,6 +218,10 @@ def test_any_text_comes_back_under_its_own_key(
             assert found.response == text
 
 
+def test_text_that_is_no_unicode_is_stored_with_a_mark_in_its_place(ledger: Ledger) -> None:
+    assert put(ledger, "k", "a\ud800b").result(10).response == "a?b"
+
+
 def test_groups_make_many_writes_cheap(ledger: Ledger) -> None:
     begin = os.times()
     for future in [put(ledger, str(number), "x" * 1000) for number in range(2000)]:

@@ -21,7 +21,7 @@ from cuvee.train.sft import run
 from cuvee.train.watch import complete_checkpoint, read_log
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.usefixtures("one_thread"),
 ]
 

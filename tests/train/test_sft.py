@@ -20,8 +20,8 @@ from cuvee.train.job import Job, prepare, read_job
 from cuvee.train.sft import run
 
 pytestmark = [
-    # TRL reads the old name; transformers warns of it until version 6.
-    pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),
+    # TRL and peft use the old names; transformers warns of them until version 6.
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.usefixtures("one_thread"),
 ]
 

@@ -66,19 +66,23 @@ async def post(
     """
     begin = time.monotonic()
     limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_SECONDS))
+
+    def failed(fate: Fate, error: str) -> Try:
+        return Try(fate, seconds=time.monotonic() - begin, error=error)
+
     try:
         # A redirected POST would arrive as a GET; it is refused with the new address instead.
         sending = session.post(url, json=body, timeout=limits, allow_redirects=False)
         async with sending as response:
             raw = await response.read()
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        return Try("unreachable", error=f"cannot connect: {error}")
+        return failed("unreachable", f"cannot connect: {error}")
     except TimeoutError:
-        return Try("lost", error=f"no complete answer within {seconds:g} s")
+        return failed("lost", f"no complete answer within {seconds:g} s")
     except aiohttp.ClientPayloadError:
-        return Try("garbled", error="the connection ended in the middle of the reply")
+        return failed("garbled", "the connection ended in the middle of the reply")
     except aiohttp.ClientError as error:
-        return Try("lost", error=f"connection lost: {str(error) or type(error).__name__}")
+        return failed("lost", f"connection lost: {str(error) or type(error).__name__}")
     took = time.monotonic() - begin
     # A byte that is no UTF-8 becomes U+FFFD: visible in the text, and no reason to ask again.
     text = raw.decode("utf-8", "replace")

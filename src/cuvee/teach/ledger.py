@@ -105,7 +105,7 @@ class Ledger:
         That is another process's answer where that one came first: both go on with the
         same. The future raises DataError, OSError (disk full) with the path.
         """
-        answer = Answer(request, response, status, seconds, _now())
+        answer = Answer(_utf8(request), _utf8(response), status, seconds, _now())
 
         def write(connection: sqlite3.Connection) -> Answer:
             connection.execute(
@@ -319,6 +319,11 @@ def _explain(error: sqlite3.Error, path: Path) -> CuveeError | OSError:
         f"{path}: not a readable ledger ({error}); move it away, or set `ledger:` in the recipe "
         "to another file"
     )
+
+
+def _utf8(text: str) -> str:
+    """Replace lone surrogates, which SQLite cannot hold; servers send none (`exchange.post`)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _now() -> str:

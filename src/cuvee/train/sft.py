@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, set_seed
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
@@ -81,7 +82,7 @@ def _load(job: Job) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             job.base, dtype=torch.float32, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise TrainError(f"{job.base}: its weights cannot be loaded: {error}") from error
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and job.train.max_tokens > limit:
