@@ -126,7 +126,9 @@ def build_run(path: Path, recipe: Recipe, *, problems: int, seed: int) -> Run:
 def _write_training(run: Run, domain: str, rng: random.Random) -> None:
     folder = run.specialist(domain)
     log = _writer(folder / "train_log.jsonl", _train_log(rng))
-    findings = _writer(folder / "preflight.json", json.dumps({"dropped_too_long": ["one"]}))
+    findings = _writer(
+        folder / "preflight.json", json.dumps({"dropped_too_long": [f"{domain}-p3-alice"]})
+    )
     _do(run, "train", domain, [folder], lambda: {**log(), **findings()})
 
 
@@ -268,7 +270,12 @@ def merge_record(recipe: Recipe, rng: random.Random) -> dict[str, Any]:
 
 
 def _fusion(share: float, elements: int) -> dict[str, Any]:
-    return {"share_adopted": share, "elements": elements, "degenerate": False}
+    return {
+        "share_adopted": share,
+        "elements": elements,
+        "differing": elements,
+        "degenerate": False,
+    }
 
 
 def score(model: str, benchmark: str, domain: str, correct: int, **changes: Any) -> Score:

@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve() -> None:
 
 def test_the_heat_map_has_a_cell_for_each_tensor_as_strong_as_its_share() -> None:
     cells = [
-        Adopted("math into code", layer, module, share, 100, degenerate=False)
+        Adopted("math into code", layer, module, share, 100, 100, degenerate=False)
         for layer, module, share in [(0, "a<b", 0.1), (0, "q_proj", 0.2), (9, "q_proj", 0.4)]
     ]
     found = marks(figures.heat_map(cells, top=0.4), "cell")

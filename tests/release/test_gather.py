@@ -47,7 +47,10 @@ def test_known_faults_are_followed_to_training(facts: Facts) -> None:
     wrong = by_fault["wrong_result"]
     assert (wrong.made, wrong.correct, wrong.dropped, wrong.trained) == (4, 0, 4, 0)
     assert facts.wrong_trained == 0
-    assert facts.faults[-1].fault == "none"
+    sound = facts.faults[-1]
+    assert sound.fault == "none"
+    examples = sum(funnel.examples for funnel in facts.funnels)
+    assert sound.trained == examples - 2  # one of each domain was too long to train on
     assert sum(fault.made for fault in facts.faults) == 2 * 36 - 2  # failed requests say nothing
 
 

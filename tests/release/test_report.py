@@ -154,3 +154,19 @@ def test_the_terminal_table_fits_80_columns_uncut(
                            "64×1", "6.2/0.0"]  # fmt: skip
     assert any("6.2–12.5 bounds" in line for line in lines)
     assert "…" not in "".join(lines)
+
+
+def test_long_hostile_traces_keep_the_page_under_a_megabyte(facts: Facts) -> None:
+    samples = tuple(
+        dataclasses.replace(s, trace=dataclasses.replace(s.trace, reasoning="<" * 100_000))
+        for s in facts.samples
+    )
+    page = render_report(dataclasses.replace(facts, samples=samples))
+    assert len(page.encode()) < 1_000_000
+
+
+def test_a_merge_of_models_that_do_not_differ_is_called_out(facts: Facts) -> None:
+    same = tuple(dataclasses.replace(cell, share=0.0, differing=0) for cell in facts.adopted)
+    said = "training changed nothing"
+    assert said in Page(render_report(dataclasses.replace(facts, adopted=same))).text
+    assert said not in Page(render_report(facts)).text

@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 120) -> None:
 def test_killed_with_its_parent_and_begun_again_it_ends_in_the_same_weights(
     make_job: MakeJob, tmp_path: Path
 ) -> None:
-    job = make_job(40, epochs=8)
+    job = make_job(30, epochs=6)
     log = tmp_path / "train.log"
     parent = subprocess.Popen([sys.executable, "-c", LAUNCH, str(prepare(job)), str(log)])
     wait_until(lambda: len(read_log(job.log)) >= 5)

@@ -126,17 +126,22 @@ def test_what_is_too_long_never_reaches_training(make_job: MakeJob) -> None:
     assert told[-1]["tokens"] == json.loads((job.model / "preflight.json").read_text())["tokens"]
 
 
-def test_lora_ends_as_a_plain_checkpoint(make_job: MakeJob, base: Path) -> None:
-    job = make_job(6, epochs=1, warmup=0, lora={"rank": 4, "alpha": 8})
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_lora_ends_as_a_plain_checkpoint(
+    make_job: MakeJob, base: Path, *, checkpointing: bool
+) -> None:
+    lora = {"rank": 4, "alpha": 8}
+    job = make_job(6, epochs=1, warmup=0, lora=lora, gradient_checkpointing=checkpointing)
     summary, _ = train(job)
     assert weights(job.model).keys() == weights(base).keys()
     assert 0 < summary["moved"] < 1  # embeddings and norms stay as they are
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}], ids=["full", "lora"])
 def test_a_finished_job_that_lost_its_model_ends_the_same_from_its_checkpoint(
-    make_job: MakeJob,
+    make_job: MakeJob, lora: dict[str, int] | None
 ) -> None:
-    job = make_job(6, epochs=1)
+    job = make_job(6, epochs=1, lora=lora)
     train(job)
     job.model.rename(job.folder / "kept")
     _, told = train(job)

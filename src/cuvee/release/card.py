@@ -42,8 +42,8 @@ def render_card(facts: Facts) -> str:
         label=wording.model_label,
         result=wording.result,
         base_is_hub_id=is_hub_id(facts.recipe.base),
-        samples_total=sum(funnel.traces for funnel in facts.funnels),
-        examples_total=sum(funnel.examples for funnel in facts.funnels),
+        traces_total=sum(f.traces for f in facts.funnels),
+        trained_total=sum(f.examples - f.untrained for f in facts.funnels),
     )
 
 
@@ -88,7 +88,7 @@ def _result(recipe: Recipe, score: Score) -> dict[str, Any]:
         "metrics": [
             {
                 "type": "accuracy",
-                "value": round(100 * (score.mean or 0), 2),
+                "value": round(100 * (score.mean or 0.0), 2),
                 "name": f"% right; {wording.amount(score)}; 95 % interval {interval}",
             }
         ],

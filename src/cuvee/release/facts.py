@@ -57,7 +57,7 @@ class FaultCount:
     """Of them, those the verifier called correct."""
     dropped: int
     trained: int
-    """Of them, those that became examples (the few that are too long to train on included)."""
+    """Of them, those that training read: examples but for the ones that were too long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,8 @@ class Adopted:
     share: float
     """Of the elements, in [0, 1]."""
     elements: int
+    differing: int
+    """Elements in which the two models differ: only these could be adopted."""
     degenerate: bool
     """The threshold was 0: all that differs was adopted, whatever it is worth."""
 

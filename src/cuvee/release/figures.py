@@ -84,7 +84,8 @@ def histogram(values: Sequence[int], *, window: tuple[int, int], unit: str) -> M
     bins = [0] * math.ceil((high - low + 1) / width)
     for value in values:
         bins[(value - low) // width] += 1
-    end, tallest = low + width * len(bins), max(bins)
+    end = low + width * len(bins)
+    tallest = max(4, *bins)  # no half examples on the axis
     x, y = _across(low, end), _upward(tallest)
     bars = [
         Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')

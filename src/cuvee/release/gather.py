@@ -51,6 +51,8 @@ class _Fate:
     reason: str | None
     tokens: int | None
     """Of its example; None where it did not become one."""
+    trained: bool
+    """Whether it is an example that training did not leave out as too long."""
     dropped: str | None
     """The reason it was dropped for."""
 
@@ -88,6 +90,7 @@ def _fates(run: Run, domain: str) -> Iterator[_Fate]:
     """Yield what became of each trace of a domain, teacher by teacher."""
     verdicts = {v.trace_id: (v.verdict, v.reason) for v in iter_rows(run.verdicts(domain), Verdict)}
     tokens = {e.id: e.tokens for e in iter_rows(run.examples(domain), Example)}
+    untrained = read_untrained(preflight(run, domain))
     dropped = {d.id: d.reason for d in _dropped_traces(run, domain)}
     for trace in _traces(run, domain):
         verdict, reason = verdicts.get(trace.id, (None, None))
@@ -101,6 +104,7 @@ def _fates(run: Run, domain: str) -> Iterator[_Fate]:
             verdict=verdict,
             reason=reason,
             tokens=tokens.get(trace.id),
+            trained=trace.id in tokens and trace.id not in untrained,
             dropped=dropped.get(trace.id),
         )
 
@@ -135,7 +139,7 @@ def _funnel(run: Run, domain: str, fates: Sequence[_Fate]) -> Funnel:
         verdicts={v: dict(reasons.most_common()) for v, reasons in verdicts.items()},
         dropped=_ordered(f.dropped for f in fates if f.dropped is not None),
         examples=sum(f.tokens is not None for f in fates),
-        untrained=read_untrained(preflight(run, domain)),
+        untrained=sum(f.tokens is not None and not f.trained for f in fates),
     )
 
 
@@ -156,7 +160,7 @@ def _faults(fates: Iterable[_Fate]) -> list[FaultCount]:
             made=len(group),
             correct=sum(f.verdict == "correct" for f in group),
             dropped=sum(f.dropped is not None for f in group),
-            trained=sum(f.tokens is not None for f in group),
+            trained=sum(f.trained for f in group),
         )
         for fault, group in sorted(by_fault.items(), key=lambda item: (item[0] == "none", item[0]))
     ]

@@ -51,10 +51,10 @@ def read_train_log(path: Path) -> tuple[TrainPoint, ...]:
     return tuple(by_step[step] for step in sorted(by_step))
 
 
-def read_untrained(path: Path) -> int:
-    """Return how many examples training left out as too long. Raises DataError."""
+def read_untrained(path: Path) -> frozenset[str]:
+    """Return the ids of the examples that training left out as too long. Raises DataError."""
     try:
-        return len(json.loads(_read(path))["dropped_too_long"])
+        return frozenset(str(name) for name in json.loads(_read(path))["dropped_too_long"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the findings of a preflight ({error!r})") from error
 
@@ -75,6 +75,7 @@ def read_adopted(path: Path) -> tuple[Adopted, ...]:
                 module=str(tensor["module"]),
                 share=float(found["share_adopted"]),
                 elements=int(found["elements"]),
+                differing=int(found["differing"]),
                 degenerate=bool(found["degenerate"]),
             )
             for tensor in record["tensors"]

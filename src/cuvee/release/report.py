@@ -57,6 +57,8 @@ class _Fusion:
     """Of weights that belong to no layer."""
     modules: tuple[tuple[str, float], ...]
     """Module -> share over all layers."""
+    identical: bool
+    """No weight of the two models differs."""
     degenerate: int
     """Tensors whose threshold was 0."""
 
@@ -200,6 +202,7 @@ def _fusions(adopted: Sequence[Adopted]) -> list[_Fusion]:
                 layers=tuple(layers),
                 outside=tuple(cell for cell in cells if cell.layer is None),
                 modules=tuple((m, _share(c for c in layers if c.module == m)) for m in modules),
+                identical=not any(cell.differing for cell in cells),
                 degenerate=sum(cell.degenerate for cell in cells),
             )
         )

@@ -252,7 +252,7 @@ async def _send(line: _Line, content: dict[str, Any], key: str) -> tuple[Try, in
         doubtful += await asyncio.wrap_future(line.ledger.mark_sent(key))
         last = await post(line.session, url, body, seconds=endpoint.timeout, secret=line.secret)
         if last.unbilled:
-            line.ledger.unmark_sent(key)
+            await asyncio.wrap_future(line.ledger.unmark_sent(key))
         if last.fate != "unreachable":
             reached, line.heard = True, time.monotonic()
         if last.fate in ("answered", "refused"):

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import errno
 import queue
+import shutil
 import sqlite3
 import threading
 import time
@@ -32,6 +33,8 @@ APPLICATION_ID = 0x63757665
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
 """How long one write waits for other processes before it gives up."""
+FULL_BYTES = 1 << 20
+"""With less free space than this an I/O error of SQLite means a full disk."""
 GROUP = 1000
 """Writes committed together at most."""
 
@@ -304,7 +307,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _explain(error: sqlite3.Error, path: Path) -> CuveeError | OSError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-    if code == sqlite3.SQLITE_FULL:
+    full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < FULL_BYTES
+    if code == sqlite3.SQLITE_FULL or full:  # the WAL's shared memory fails with IOERR alone
         return OSError(errno.ENOSPC, "no space left for the ledger", str(path))
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return OSError(errno.EACCES, f"cannot write the ledger: {error}", str(path))

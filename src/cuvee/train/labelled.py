@@ -11,6 +11,7 @@ import inspect
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.nn import functional
 from trl import SFTTrainer
 
@@ -22,7 +23,10 @@ def train_on_labelled(trainer: SFTTrainer) -> None:
 
     A model whose forward takes no `logits_to_keep` keeps TRL's loss.
     """
-    if "logits_to_keep" in inspect.signature(trainer.model.forward).parameters:
+    model = trainer.model
+    if isinstance(model, PeftModel):
+        model = model.get_base_model()
+    if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         processes = trainer.accelerator.num_processes
         trainer.compute_loss = functools.partial(labelled_loss, processes=processes)
 

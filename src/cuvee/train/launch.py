@@ -45,7 +45,7 @@ def train(job: Job, *, name: str, log: Path) -> dict[str, Any]:
     if code == 0 and "summary" in last:
         return dict(last["summary"])
     if "error" in last:
-        raise _KINDS.get(last["kind"], TrainError)(last["error"])
+        raise _KINDS.get(last["kind"], TrainError)(f"{name}: {last['error']}")
     raise TrainError(f"{name}: {_ended(code)}; the end of {log}:\n{_tail(log)}")
 
 

@@ -17,7 +17,13 @@ from typing import Any, TextIO
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    set_seed,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -41,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parent = _speak_on_stdout()
     try:
         summary = run(read_job(Path(arguments[0])), parent)
-    except (CuveeError, OSError) as error:
+    except (CuveeError, OSError, SafetensorError) as error:
         _tell(parent, {"error": str(error), "kind": type(error).__name__})
         return 1
     _tell(parent, {"summary": summary})
@@ -55,18 +61,16 @@ def run(job: Job, parent: TextIO) -> dict[str, Any]:
     the weights. Raises TrainError where training cannot start or go on.
     """
     tokenizer = load_tokenizer(job.base)
-    examples = read_rows(job.examples, Example)
-    model = _load(job)
     rows, findings = preflight(
-        examples,
+        read_rows(job.examples, Example),
         tokenizer,
         train=job.train,
-        vocabulary=model.get_input_embeddings().num_embeddings,
+        vocabulary=_vocabulary(job),
         processes=_processes(),
     )
     write_json(job.folder / "preflight.json", dataclasses.asdict(findings))
     set_seed(job.seed)  # before the trainer: it draws LoRA's first weights when it is made
-    trainer = _trainer(job, model, tokenizer, rows)
+    trainer = _trainer(job, _load(job), tokenizer, rows)
     _check_rows_kept(trainer, findings, job)
     checkpoint = complete_checkpoint(job.checkpoints)
     done = _step_of(checkpoint)
@@ -74,6 +78,18 @@ def run(job: Job, parent: TextIO) -> dict[str, Any]:
     trainer.add_callback(Watch(job.log, after=done, tell=lambda line: _tell(parent, line)))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _finish(job, trainer, findings)
+
+
+def _vocabulary(job: Job) -> int:
+    """Return the number of token ids the base knows, from its configuration alone."""
+    config = AutoConfig.from_pretrained(job.base, local_files_only=True).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and job.train.max_tokens > limit:
+        raise TrainError(
+            f"train.max_tokens = {job.train.max_tokens}, but {job.base} was made for {limit} "
+            f"positions: set train.max_tokens to at most {limit}"
+        )
+    return int(config.vocab_size)
 
 
 def _load(job: Job) -> PreTrainedModel:
@@ -84,12 +100,6 @@ def _load(job: Job) -> PreTrainedModel:
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise TrainError(f"{job.base}: its weights cannot be loaded: {error}") from error
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and job.train.max_tokens > limit:
-        raise TrainError(
-            f"train.max_tokens = {job.train.max_tokens}, but {job.base} was made for {limit} "
-            f"positions: set train.max_tokens to at most {limit}"
-        )
     # A base's odd sampling defaults must not fail each save; its file is copied at the end.
     model.generation_config = GenerationConfig()
     return model
