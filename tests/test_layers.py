@@ -82,11 +82,14 @@ def test_start_loads_neither_torch_nor_transformers(command: str) -> None:
 
 
 def test_help_answers_in_half_a_second_of_processor_time() -> None:
-    # Processor time, not wall time: what else the machine does must not fail this.
+    # Processor time, and the best of three: what else the machine does must not fail this.
+    used = min(_help_seconds() for _ in range(3))
+    assert used < 0.8, f"{used:.2f} s; 0.4 s is what it takes on two quiet cores"
+
+
+def _help_seconds() -> float:
     before = os.times()
     subprocess.run([sys.executable, "-m", "cuvee.cli", "--help"], check=True, capture_output=True)
     after = os.times()
-    used = (after.children_user - before.children_user) + (
-        after.children_system - before.children_system
-    )
-    assert used < 0.8, f"{used:.2f} s (0.4 s was seen on the slower of our machines)"
+    user = after.children_user - before.children_user
+    return user + after.children_system - before.children_system

@@ -142,6 +142,27 @@ def test_second_run_does_nothing_and_says_so(finished: tuple[Job, str]) -> None:
     assert hash_path(job.path / "MANIFEST.json") == before
 
 
+def test_another_run_on_the_same_ledger_sends_no_request(
+    finished: tuple[Job, str], tmp_path: Path
+) -> None:
+    ledger = finished[0].path.parent / "run.sqlite"
+    other = Job(tmp_path / "other", (f"ledger={ledger}",))
+    other.run("--until", "teach")
+    teach = {k: e["counts"] for k, e in read_manifest(other.path).items() if k.startswith("teach")}
+    assert len(teach) == 6
+    assert all(counts["sent"] == 0 and counts["from_ledger"] > 0 for counts in teach.values())
+
+
+def test_the_line_that_the_docs_read_rows_with_works(
+    finished: tuple[Job, str], tmp_path: Path
+) -> None:
+    page = (RECIPE.parent.parent / "docs" / "run-folder.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "smoke").symlink_to(finished[0].path)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_status_shows_every_task_done(finished: tuple[Job, str]) -> None:
     job, _ = finished
     command = [sys.executable, "-m", "cuvee.cli", "status", str(job.path)]

@@ -33,7 +33,8 @@ def train(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the summary and the lines told to the parent."""
     parent = io.StringIO()
     summary = run(read_job(prepare(job)), parent)
-    return summary, [json.loads(line) for line in parent.getvalue().splitlines()]
+    told = [json.loads(line) for line in parent.getvalue().splitlines()]
+    return summary, [line for line in told if "warning" not in line]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -67,6 +68,13 @@ def test_weights_are_float32_under_bfloat16_products(
     train(job)
     assert products == {(torch.float32, torch.bfloat16)}
     assert {t.dtype for t in weights(job.model).values()} == {torch.float32}
+
+
+def test_full_precision_is_an_option(
+    make_job: MakeJob, products: set[tuple[torch.dtype, torch.dtype]]
+) -> None:
+    train(make_job(4, epochs=1, precision="fp32"))
+    assert products == {(torch.float32, torch.float32)}
 
 
 def test_the_specialist_is_the_base_but_for_its_weights(make_job: MakeJob, base: Path) -> None:

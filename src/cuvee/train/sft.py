@@ -9,6 +9,7 @@ whatever else is printed goes to stderr. Not here: starting it, and the run fold
 import dataclasses
 import json
 import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ from cuvee.train.watch import Watch, complete_checkpoint, read_log
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before it for a kill while the newest is written."""
 
+SLOW = (
+    "this processor has no bfloat16 arithmetic (avx512_bf16, amx): training is many times "
+    "slower than with train.precision=fp32"
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """Train as the job file says; return the exit code."""
@@ -60,6 +66,8 @@ def run(job: Job, parent: TextIO) -> dict[str, Any]:
     Progress goes to `parent` as JSON lines. Returns the summary that is also written beside
     the weights. Raises TrainError where training cannot start or go on.
     """
+    if job.train.precision == "bf16" and not _computes_bfloat16():
+        _tell(parent, {"warning": SLOW})
     tokenizer = load_tokenizer(job.base)
     rows, findings = preflight(
         read_rows(job.examples, Example),
@@ -147,7 +155,7 @@ def _config(job: Job) -> SFTConfig:
             adam_beta2=train.adam_beta2,
             max_grad_norm=train.max_grad_norm,
             gradient_checkpointing=train.gradient_checkpointing,
-            bf16=True,  # autocast: the weights stay in float32
+            bf16=train.precision == "bf16",  # autocast: the weights stay in float32
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=torch.cuda.is_available(),
             save_strategy="steps",
@@ -206,6 +214,13 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings) -> dict[str, Any]
     write_json(job.model / "train_summary.json", summary)
     (job.model / "train_log.jsonl").write_bytes(job.log.read_bytes())
     return summary
+
+
+def _computes_bfloat16() -> bool:
+    """Return False where products are known to be slow: on an x86 CPU without them."""
+    if torch.cuda.is_available() or platform.machine() != "x86_64":
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _processes() -> int:
