@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cuvee.errors import RecipeError
+from cuvee.models.engines import end_stale
 from cuvee.progress import log_to, say
 from cuvee.recipe import Recipe, dump_recipe, load_recipe
 from cuvee.runfolder import (
@@ -122,7 +123,5 @@ def _run_stage(run: Run, stage: str) -> Outcome:
 
 
 def _end_stale_engines(run: Run) -> None:
-    from cuvee.models.engines import end_stale
-
     if ended := end_stale(run.engines()):
         say(f"ended {ended} engine(s) that an earlier run left behind")

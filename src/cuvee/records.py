@@ -9,13 +9,13 @@ Not here: what the columns of published data sets look like (`cuvee.problems.sou
 import dataclasses
 import hashlib
 import json
-import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from cuvee.atomic import replacing
 from cuvee.errors import DataError
 
 Message = dict[str, str]
@@ -211,27 +211,17 @@ def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
     """Write rows to a Parquet file (zstd), atomically; return how many.
 
     The file appears under its name complete or not at all. Raises OSError (disk full, no
-    permission) with the path in it; the temporary file is removed then.
+    permission) with the path in it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     names = [f.name for f in dataclasses.fields(row_type)]
     listed = list(rows)
     columns = {n: [_clean(getattr(r, n)) for r in listed] for n in names}
-    try:
-        table = pa.table(columns, schema=schema(row_type))
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    table = pa.table(columns, schema=schema(row_type))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
     return len(listed)
 
 

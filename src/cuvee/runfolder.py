@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee import __version__
+from cuvee.atomic import replacing
 from cuvee.errors import CuveeError, DataError
 from cuvee.progress import log
 from cuvee.recipe import Recipe
@@ -168,19 +169,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: temporary name, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text file atomically. Raises OSError with the path in it."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:

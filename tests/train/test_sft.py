@@ -64,7 +64,7 @@ def products() -> Iterator[set[tuple[torch.dtype, torch.dtype]]]:
 def test_weights_are_float32_under_bfloat16_products(
     make_job: MakeJob, products: set[tuple[torch.dtype, torch.dtype]]
 ) -> None:
-    job = make_job(4, epochs=1)
+    job = make_job(4, epochs=1, precision="bf16")
     train(job)
     assert products == {(torch.float32, torch.bfloat16)}
     assert {t.dtype for t in weights(job.model).values()} == {torch.float32}
@@ -75,6 +75,12 @@ def test_full_precision_is_an_option(
 ) -> None:
     train(make_job(4, epochs=1, precision="fp32"))
     assert products == {(torch.float32, torch.float32)}
+
+
+def test_training_that_moves_no_weight_is_refused(make_job: MakeJob) -> None:
+    # One step, and it is the first of the warm-up: its learning rate is 0.
+    with pytest.raises(TrainError, match="no weight moved in 1 steps"):
+        train(make_job(2, epochs=1, warmup=0.5))
 
 
 def test_the_specialist_is_the_base_but_for_its_weights(make_job: MakeJob, base: Path) -> None:

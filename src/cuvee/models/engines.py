@@ -8,7 +8,6 @@ even on `kill -9`; `end_stale` is the second net. Not here: asking a model.
 import dataclasses
 import importlib.metadata
 import json
-import os
 import signal
 import socket
 import sys
@@ -92,18 +91,9 @@ def _llama(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engi
     # The file's hash says the quantisation too.
     known = content_hash(identity(Path(model)), spec.engine, version)
     command = [sys.executable, "-m", "cuvee.models.llama_server", str(config_file)]
-    with running(command, name=name, folder=folder, env=_patient_threads()) as process:
+    with running(command, name=name, folder=folder) as process:
         url = _announced(process, seconds=spec.start_timeout)
         yield Engine(url=url, model=name, identity=known, pid=process.popen.pid)
-
-
-def _patient_threads() -> dict[str, str]:
-    """Return what lets llama.cpp's threads sleep while they wait for each other.
-
-    By default they spin, and where another process wants the same cores each step waits for
-    the scheduler: measured on two busy cores, under 1 token/s instead of 25.
-    """
-    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
 
 
 @contextmanager

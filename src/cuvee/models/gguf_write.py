@@ -6,7 +6,6 @@ them from an F16 or BF16 file).
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from cuvee.atomic import replacing
 from cuvee.errors import DataError
 from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.files import weight_files
@@ -50,19 +50,11 @@ def write_gguf(checkpoint: Path, out: Path, *, quantization: str) -> None:
     """
     if quantization not in TYPES:
         raise DataError(f"quantization {quantization!r}: known are {', '.join(TYPES)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        _write(checkpoint, temporary, quantization=quantization)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            _write(checkpoint, temporary, quantization=quantization)
     except DataError as error:
         raise DataError(f"{checkpoint}: {error}") from error
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(out)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(checkpoint: Path, file: Path, *, quantization: str) -> None:

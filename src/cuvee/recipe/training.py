@@ -34,9 +34,9 @@ class Train(Section):
     adam_beta2: float = Field(default=0.95, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = True
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the products; weights and optimizer are float32 in both. `fp32` is for CPUs that
-    compute bfloat16 slowly or by emulation."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the products; weights and optimizer are float32 in any case. `auto` is bf16, but
+    fp32 on x86 CPUs without bfloat16 arithmetic, which would emulate it many times slower."""
     save_every: int = Field(default=100, ge=1)
     """Steps between checkpoints, from which a killed run goes on."""
     lora: Lora | None = None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cuvee import __version__
 from cuvee.errors import RecipeError
+from cuvee.models.engines import serve, spawn
 from cuvee.recipe import Serve, Teacher
 from cuvee.records import content_hash
 from cuvee.runfolder import Run, hash_path, write_text
@@ -60,8 +61,6 @@ def open_teacher(teacher: Teacher, *, run: Run, resources: ExitStack) -> Endpoin
 
 
 def _served(teacher: Teacher, spec: Serve, *, run: Run, resources: ExitStack) -> Endpoint:
-    from cuvee.models.engines import serve  # torch: seconds that a remote teacher need not wait
-
     model = spec.model or teacher.model or ""
     if spec.engine == "llama.cpp":
         model = str(_gguf_of(model, spec, file=run.engines() / f"{teacher.name}.gguf"))
@@ -73,7 +72,7 @@ def _gguf_of(model: str, spec: Serve, *, file: Path) -> Path:
     """Return the .gguf file that llama.cpp serves; a checkpoint is exported to `file`."""
     if model.endswith(".gguf"):
         return Path(model).expanduser()
-    from cuvee.models.checkpoint import resolve
+    from cuvee.models.checkpoint import resolve  # torch: seconds no remote teacher need wait
     from cuvee.models.gguf_write import write_gguf
 
     write_gguf(resolve(model), file, quantization=spec.quantization)
@@ -81,8 +80,6 @@ def _gguf_of(model: str, spec: Serve, *, file: Path) -> Path:
 
 
 def _scripted(teacher: Teacher, *, run: Run, resources: ExitStack) -> Endpoint:
-    from cuvee.models.engines import spawn
-
     files = [run.problems(domain) for domain in teacher.domains or run.recipe.domains]
     config_file = run.engines() / f"{teacher.name}.scripted.json"
     write_text(config_file, json.dumps(config(teacher, files), indent=1))

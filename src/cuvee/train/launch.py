@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError, TrainError
-from cuvee.progress import bar, warn
+from cuvee.progress import bar
 from cuvee.train.job import Job, prepare
 
 ENVIRONMENT = {
@@ -53,9 +53,6 @@ def _follow(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
     """Show the steps as they come; return the last line that is not a step."""
     lines = _lines(process)
     first = next(lines, {})
-    if "warning" in first:
-        warn(f"{name}: {first['warning']}")
-        first = next(lines, {})
     if "steps" not in first:
         return first
     with bar(name, total=first["steps"], unit="steps") as tick:

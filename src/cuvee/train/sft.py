@@ -31,7 +31,7 @@ from trl import SFTConfig, SFTTrainer
 from cuvee.errors import CuveeError, TrainError
 from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.tokens import Encoded
-from cuvee.recipe import Lora
+from cuvee.recipe import Lora, Train
 from cuvee.records import Example, read_rows
 from cuvee.train.job import Job, read_job
 from cuvee.train.labelled import train_on_labelled
@@ -41,11 +41,6 @@ from cuvee.train.watch import Watch, complete_checkpoint, read_log
 
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before it for a kill while the newest is written."""
-
-SLOW = (
-    "this processor has no bfloat16 arithmetic (avx512_bf16, amx): training is many times "
-    "slower than with train.precision=fp32"
-)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,8 +61,6 @@ def run(job: Job, parent: TextIO) -> dict[str, Any]:
     Progress goes to `parent` as JSON lines. Returns the summary that is also written beside
     the weights. Raises TrainError where training cannot start or go on.
     """
-    if job.train.precision == "bf16" and not _computes_bfloat16():
-        _tell(parent, {"warning": SLOW})
     tokenizer = load_tokenizer(job.base)
     rows, findings = preflight(
         read_rows(job.examples, Example),
@@ -155,7 +148,7 @@ def _config(job: Job) -> SFTConfig:
             adam_beta2=train.adam_beta2,
             max_grad_norm=train.max_grad_norm,
             gradient_checkpointing=train.gradient_checkpointing,
-            bf16=train.precision == "bf16",  # autocast: the weights stay in float32
+            bf16=precision(train) == "bf16",  # autocast: the weights stay in float32
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=torch.cuda.is_available(),
             save_strategy="steps",
@@ -201,10 +194,16 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings) -> dict[str, Any]
     if job.train.lora is not None:
         model = model.merge_and_unload()  # a specialist is always a plain checkpoint
     moved = save_specialist(model, base=job.base, out=job.model)
+    if not moved["moved"]:
+        raise TrainError(
+            f"no weight moved in {findings.steps} steps: train.warmup holds the first steps at "
+            "learning rate 0; lower it, or train on more examples or epochs"
+        )
     summary = {
         "examples": findings.kept,
         "dropped_too_long": len(findings.dropped_too_long),
         "steps": findings.steps,
+        "precision": precision(job.train),
         "tokens": log[-1]["tokens"],
         "final_loss": log[-1]["loss"],
         "seconds": round(sum(line["seconds"] for line in log), 1),
@@ -216,11 +215,14 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings) -> dict[str, Any]
     return summary
 
 
-def _computes_bfloat16() -> bool:
-    """Return False where products are known to be slow: on an x86 CPU without them."""
-    if torch.cuda.is_available() or platform.machine() != "x86_64":
-        return True
-    return bool(torch.cpu._is_avx512_bf16_supported())
+def precision(train: Train) -> str:
+    """Return `bf16` or `fp32`: what products are computed in on this machine."""
+    if train.precision != "auto":
+        return train.precision
+    # Known to be slow: an x86 CPU without bfloat16 arithmetic, where it is emulated.
+    on_gpu, on_x86 = torch.cuda.is_available(), platform.machine() == "x86_64"
+    slow = on_x86 and not on_gpu and not torch.cpu._is_avx512_bf16_supported()
+    return "fp32" if slow else "bf16"
 
 
 def _processes() -> int:
