@@ -22,7 +22,7 @@ def recipe(base: Path, **train: object) -> Recipe:
             "base": str(base),
             "domains": {"math": domain, "code": domain},
             "teachers": [teacher],
-            "train": {"epochs": 1, "batch_size": 2, "max_tokens": 256, **train},
+            "train": {"epochs": 1, "warmup": 0, "batch_size": 2, "max_tokens": 256, **train},
         }
     )
 
