@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from cuvee.atomic import hold
 from cuvee.errors import CuveeError, DataError
 from cuvee.recipe import parse_recipe
 from cuvee.records import Dropped, iter_rows, read_rows, write_rows
-from cuvee.runfolder import Run, Task, execute, hash_path, hold, is_done, read_manifest
+from cuvee.runfolder import Run, Task, execute, hash_path, is_done, read_manifest
 
 RECIPE = {
     "name": "small",
@@ -111,7 +112,7 @@ def test_unchanged_files_are_not_read_again(run: Run, task: Task) -> None:
 
 def test_second_run_is_refused_with_the_holder(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom cuvee.runfolder import hold\n"
+        "import sys\nfrom pathlib import Path\nfrom cuvee.atomic import hold\n"
         "with hold(Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -11,20 +11,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from cuvee.atomic import hold, write_text
 from cuvee.errors import RecipeError
 from cuvee.models.engines import end_stale
 from cuvee.progress import log_to, say
 from cuvee.recipe import Recipe, dump_recipe, load_recipe
-from cuvee.runfolder import (
-    STAGES,
-    Run,
-    Task,
-    execute,
-    hold,
-    is_done,
-    read_manifest,
-    write_text,
-)
+from cuvee.runfolder import STAGES, Run, Task, execute, is_done, read_manifest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,22 +7,18 @@ logic between stages. Not here: what the tasks are (`stage.py` in each room).
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cuvee import __version__
-from cuvee.atomic import replacing
-from cuvee.errors import CuveeError, DataError
+from cuvee.atomic import remove, write_text
+from cuvee.errors import DataError
 from cuvee.progress import log
 from cuvee.recipe import Recipe
 from cuvee.records import content_hash
@@ -127,30 +123,6 @@ class Run:
         return self.path / "engines"
 
 
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Hold the run folder alone while the block runs.
-
-    Raises CuveeError with the holder's process id where another run holds it. The lock is
-    the kernel's: it ends with the process, however that ends.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CuveeError(
-                f"{path}: another run holds this folder (process {holder}); "
-                "wait for it, stop it, or use another --out"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest's entries by task key; empty where there is none yet.
 
@@ -166,12 +138,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise DataError(f"{file}: `tasks` is not a mapping; move it away")
     return entries
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises OSError with the path in it."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:
@@ -216,14 +182,6 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
     _write_manifest(run.path, manifest)
     log.info("done %s in %.1f s: %s", task.key, time.time() - begin, counts)
     return counts
-
-
-def remove(path: Path) -> None:
-    """Remove a file or folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _forget(run: Run, manifest: dict[str, Any], task: Task) -> None:

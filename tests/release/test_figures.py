@@ -107,12 +107,3 @@ def test_the_heat_map_has_a_cell_for_each_tensor_as_strong_as_its_share() -> Non
     assert [cell.get("fill-opacity") for cell in found] == ["0.250", "0.500", "1.000"]
     titles = [cell.findtext("title") for cell in found]
     assert titles[0] == "layer 0, a<b: 10.0\u00a0%"
-
-
-@pytest.mark.parametrize(
-    ("module", "label"),
-    [("self_attn.q_proj", "q"), ("self_attn.q_proj.bias", "q bias"), ("mlp.gate_proj", "gate"),
-     ("post_attention_layernorm", "post norm"), ("self_attn.q_norm", "q_norm")],
-)  # fmt: skip
-def test_modules_have_short_names(module: str, label: str) -> None:
-    assert figures.module_label(module) == label

@@ -1,11 +1,11 @@
-"""Arcee Fusion of two tensors: adopt from one model the weights that stand out, keep the rest.
+"""Arcee Fusion: adopt from one model the weights that stand out, keep the other's for the rest.
 
-Pure functions on tensors: two tensors in, the fused tensor and its statistics out. Knows
-nothing of files, names or models (`cuvee.merge.stream`).
+A stack of models in, a rule out. Not here: mergekit's own arithmetic, for those who must
+reproduce a published merge (`cuvee.merge.fusion_mergekit`).
 
-The rule, for an anchor A and another tensor B of the same shape, row by row over the last
-dimension (one distribution an output of a Linear, one a token of an embedding; a 1-D tensor
-is one row, a single number is a row of one)::
+The rule for an anchor A and another tensor B of one shape, row by row over the last dimension
+(one distribution an output of a Linear, one a token of an embedding; a 1-D tensor is one row,
+a single number a row of one)::
 
     q = softmax(A)   r = log softmax(B) - log softmax(A)
     KL_row = sum_j q_j (r_j e^{r_j} - expm1(r_j))          = KL(softmax(B) || softmax(A))
@@ -16,10 +16,14 @@ is one row, a single number is a row of one)::
 This is what mergekit's `arcee_fusion` computes, without its rounding: the plain sum
 ``p log(p/q)`` in float32 gives up to 45 % of the rows a negative divergence for small
 updates, since a first-order rounding error swamps a second-order quantity; here every term
-is >= 0. Quantiles are exact order statistics of all elements, not of a random million.
-TinyR1 (arXiv 2503.04872, section 2.2) *writes* another rule than the code it ran: a softmax
-over the whole tensor, one KL(Left || Right) a tensor, a signed difference and `>`. The code
-is what made the published models, so the code's rule stands here.
+is >= 0. `r` is taken from the difference of the weights, for the same reason. Quantiles are
+exact order statistics (index floor(share * (n - 1)), as in mergekit) of all elements, not of
+a random million. TinyR1 (arXiv 2503.04872, section 2.2) *writes* another rule than the code
+it ran: a softmax over the whole tensor, one KL(Left || Right) a tensor, a signed difference
+and `>`. The code is what made the published models, so the code's rule stands here.
+
+More than two models are fused in a chain. The rule looks at one tensor alone, so a chain for
+each tensor is a chain of whole models that is never rounded in between.
 """
 
 import dataclasses
@@ -27,17 +31,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cuvee.errors import MergeError
+from cuvee.merge.blocks import Block, Counts, Rule, Stack, counts, locate, values_at
+from cuvee.merge.fusion_kernels import choose, collect_scores, count_scores, divergences
+from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array
+from cuvee.merge.methods.spec import Method
+from cuvee.merge.threads import scratch
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements whose divergence is computed at once: temporaries that stay in the cache make it
-three times as fast as ones of 16 MB."""
-
-SMALL_RATIO = 0.05
-"""Below this |r| the series of `r e^r - expm1(r)` is exact to float32; above it the formula."""
+Anchor = Literal["later", "earlier"]
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,113 +62,128 @@ class FusionStatistics:
     hardly any weight moved, or rows of one element."""
 
 
-def fuse(anchor: Tensor, other: Tensor) -> tuple[Tensor, FusionStatistics]:
-    """Return the fusion of two tensors of one shape [..., d] and its statistics.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One fusion of a chain, decided: which rows diverge how much, and from where to adopt."""
 
-    Every element of the result is an exact copy of the anchor's or the other's. The dtype is
-    the one both fit in; arithmetic is float32. Empty tensors come back empty, identical ones
-    as they are. Raises MergeError for unequal shapes and for dtypes that are not floating.
+    divergence: Array
+    """[rows] float32, >= 0."""
+    statistics: FusionStatistics
+    """`adopted` is still 0."""
+
+
+def arcee_fusion(stack: Stack, *, anchor: Anchor) -> Rule:
+    """Return the rule that fuses the models [models] in order, two at a time.
+
+    `later`: the second model is the anchor of the first fusion, the third of the fusion with
+    its result, and so on (TinyR1); `earlier`: what came before is the anchor. One model comes
+    back as it is. Every element of the result is an exact copy of a model's. Facts:
+    `fusions`, the `FusionStatistics` of each step.
     """
-    _check(anchor, other)
-    dtype = torch.promote_types(anchor.dtype, other.dtype)
-    a, b = anchor.to(dtype), other.to(dtype)
-    differing = int(torch.count_nonzero(a != b))
-    if a.numel() == 0 or differing == 0:
-        zero = 0.0 if a.numel() else None
-        return a.clone(), FusionStatistics(
-            a.numel(), 0, 0, zero, zero, zero, zero, degenerate=False
-        )
-    scores = importance(a, b)
-    q1, median, q3 = order_statistics(scores, (0.25, 0.5, 0.75))
-    threshold = median + 1.5 * (q3 - q1)
-    mask = scores >= threshold
+    if stack.models < 1:
+        raise MergeError("nothing to fuse: no models")
+    steps: list[Step] = []
+    for _ in range(stack.models - 1):
+        steps.append(_decide(stack, steps, anchor))
+    adopted: dict[int, list[int]] = {}
+
+    def emit(block: Block) -> Array:
+        result, adopted[block.begin] = _fused(block, steps, anchor)
+        return result
+
+    def tally() -> dict[str, object]:
+        taken = np.array(list(adopted.values()), np.int64).reshape(len(adopted), len(steps))
+        totals = taken.sum(axis=0)
+        found = [
+            dataclasses.replace(step.statistics, adopted=int(total))
+            for step, total in zip(steps, totals, strict=True)
+        ]
+        return {"fusions": [dataclasses.asdict(statistics) for statistics in found]}
+
+    return Rule(emit, tally=tally)
+
+
+def row_divergence(anchor: Array, other: Array) -> Array:
+    """Return KL(softmax(other) || softmax(anchor)) of each row: [rows, d] twice -> [rows]."""
+    found = np.empty(len(anchor), np.float32)
+    divergences(anchor, other, scratch("divergence", (3, anchor.shape[1])), found)
+    return found
+
+
+def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
+    """Return the next step of a chain: two passes over the tensor."""
+    divergence = np.zeros(stack.rows, np.float32)
+    if not stack.elements:
+        empty = FusionStatistics(0, 0, 0, None, None, None, None, degenerate=False)
+        return Step(divergence, empty)
+
+    def add_high(block: Block, bins: Counts) -> None:
+        a, b = _pair(block, before, anchor)
+        rows = divergence[_rows(block)]
+        rows[:] = row_divergence(a, b)
+        bins[-1] += count_scores(a, b, rows, bins[:-1])
+
+    found = counts(stack, HIGH_BINS + 1, add_high)
+    differing = int(found[-1])
+    ranks = [int(share * (stack.elements - 1)) for share in QUARTILES]
+    bins, rests = locate(found[:-1], ranks)
+
+    def add_low(block: Block, low: Counts) -> None:
+        a, b = _pair(block, before, anchor)
+        collect_scores(a, b, divergence[_rows(block)], bins, low)
+
+    q1, median, q3 = values_at(bins, rests, counts(stack, (3, LOW_BINS), add_low))
     statistics = FusionStatistics(
-        elements=a.numel(),
+        elements=stack.elements,
         differing=differing,
-        adopted=int(torch.count_nonzero(mask)),
+        adopted=0,
         q1=q1,
         median=median,
         q3=q3,
-        threshold=threshold,
-        degenerate=q1 == q3,
+        threshold=median + 1.5 * (q3 - q1),
+        degenerate=bool(differing) and q1 == q3,
     )
-    return torch.where(mask, b, a), statistics
+    return Step(divergence, statistics)
 
 
-def fuse_chain(
-    tensors: Sequence[Tensor], *, anchor: Literal["later", "earlier"]
-) -> tuple[Tensor, list[FusionStatistics]]:
-    """Fuse any number of tensors in order, two at a time; one comes back as a copy.
-
-    `later`: fuse(anchor=second, other=first), then the third as anchor of that result, and
-    so on (TinyR1); `earlier`: what came before is the anchor. The rule looks at one tensor
-    alone, so a chain for each tensor is the same as a chain of whole models that is kept in
-    the inputs' precision. Raises MergeError as `fuse` does, and for no tensors.
-    """
-    if not tensors:
-        raise MergeError("nothing to fuse: no tensors")
-    result, statistics = tensors[0].clone(), []
-    for following in tensors[1:]:
-        pair = (following, result) if anchor == "later" else (result, following)
-        result, found = fuse(*pair)
-        statistics.append(found)
-    return result, statistics
+def _fused(block: Block, steps: Sequence[Step], anchor: Anchor) -> tuple[Array, list[int]]:
+    """Return a block after the given steps, and how many elements each adopted."""
+    result, adopted = block.models[0], []
+    for number, step in enumerate(steps):
+        a, b = _ordered(result, block.models[number + 1], anchor)
+        threshold = step.statistics.threshold
+        if threshold is None or not step.statistics.differing:
+            result = a
+            adopted.append(0)
+            continue
+        result = scratch(f"fused {number % 2}", a.shape)
+        adopted.append(int(choose(a, b, step.divergence[_rows(block)], threshold, result)))
+    return result, adopted
 
 
-def importance(anchor: Tensor, other: Tensor) -> Tensor:
-    """Return |other - anchor| times the row's divergence: float32, the tensors' shape.
-
-    `anchor`, `other`: [..., d], floating, finite, not empty.
-    """
-    shape = anchor.shape
-    rows = shape[-1] if shape else 1
-    a, b = anchor.reshape(-1, rows), other.reshape(-1, rows)
-    scores = torch.empty(a.shape, dtype=torch.float32)
-    step = max(1, BLOCK_ELEMENTS // rows)
-    for begin in range(0, len(a), step):
-        block = slice(begin, begin + step)
-        a32, b32 = a[block].float(), b[block].float()
-        divergence = row_divergence(a32, b32)
-        torch.mul((b32 - a32).abs_(), divergence[:, None], out=scores[block])
-    return scores.reshape(shape)
+def _pair(block: Block, before: Sequence[Step], anchor: Anchor) -> tuple[Array, Array]:
+    """Return (anchor, other) of the step that follows `before`."""
+    result, _ = _fused(block, before, anchor)
+    return _ordered(result, block.models[len(before) + 1], anchor)
 
 
-def row_divergence(anchor: Tensor, other: Tensor) -> Tensor:
-    """Return KL(softmax(other) || softmax(anchor)) of each row: [n, d] and [n, d] -> [n].
-
-    float32 in and out, every value >= 0. Two steps keep it exact for small updates: the
-    difference of the log-partition functions is taken from the difference of the weights
-    where that is small (two values near -log d would cancel), and `r e^r - expm1(r)`, of the
-    order of r^2 / 2, from its series sum_k r^k (k - 1) / k!.
-    """
-    delta = other - anchor
-    q = torch.softmax(anchor, dim=-1)
-    near = torch.log1p((q * torch.expm1(delta)).sum(dim=-1))
-    far = torch.logsumexp(other, dim=-1) - torch.logsumexp(anchor, dim=-1)
-    shift = torch.where(delta.abs().amax(dim=-1) < 1, near, far)
-    r = delta - shift[:, None]
-    series = r * r * (1 / 2 + r * (1 / 3 + r * (1 / 8 + r * (1 / 30 + r / 144))))
-    exact = r * torch.exp(r) - torch.expm1(r)
-    terms = torch.where(r.abs() < SMALL_RATIO, series, exact)
-    return (q * terms).sum(dim=-1).clamp_min_(0)
+def _ordered(result: Array, following: Array, anchor: Anchor) -> tuple[Array, Array]:
+    return (following, result) if anchor == "later" else (result, following)
 
 
-def order_statistics(values: Tensor, shares: tuple[float, ...]) -> list[float]:
-    """Return the exact order statistic of index floor(share * (n - 1)) for each share.
-
-    No interpolation, as in mergekit. `values`: any shape, not empty, without NaN; `shares`
-    in [0, 1].
-    """
-    flat = values.reshape(-1).numpy()
-    indices = [int(share * (len(flat) - 1)) for share in shares]
-    # All indices in one selection: a third of the time of one `torch.kthvalue` each.
-    return [float(value) for value in np.partition(flat, indices)[indices]]
+def _rows(block: Block) -> slice:
+    rows, d = block.models.shape[1:]
+    begin = block.begin // d if d else 0
+    return slice(begin, begin + rows)
 
 
-def _check(anchor: Tensor, other: Tensor) -> None:
-    if anchor.shape != other.shape:
-        shapes = f"{tuple(anchor.shape)} and {tuple(other.shape)}"
-        raise MergeError(f"shapes differ: {shapes}; only tensors of one shape can be fused")
-    for tensor in (anchor, other):
-        if not tensor.is_floating_point():
-            raise MergeError(f"dtype {tensor.dtype} cannot be fused; floating dtypes can")
+METHODS_HERE = (
+    Method(
+        "arcee_fusion",
+        arcee_fusion,
+        base="refused",
+        models=(1, None),
+        paper="Arcee AI 2025, mergekit 0.1.0; TinyR1, arXiv 2503.04872",
+    ),
+)
+"""Its anchor, order, mode and version are keys of the config, not parameters."""

@@ -1,20 +1,29 @@
-"""A checkpoint's headers: the names, shapes and dtypes of its tensors, without its weights.
+"""A checkpoint's headers: names, shapes, dtypes and places of its tensors, without its weights.
 
 Reads a Hugging Face folder: `config.json` and `model.safetensors`, or shards with
-`model.safetensors.index.json`; and single tensors of it. Not here: what must agree between
-checkpoints (`cuvee.merge.agreement`).
+`model.safetensors.index.json`. A safetensors file begins with the length of its header (u64,
+little endian) and the header as JSON; the offsets in it count from the header's end. Not here:
+reading weights (`cuvee.merge.reader`), what must agree between checkpoints
+(`cuvee.merge.agreement`).
 """
 
 import dataclasses
 import json
+import struct
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
 from cuvee.errors import MergeError
+
+ITEMSIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
+}  # fmt: skip
+"""Bytes an element of the dtypes whose size is checked."""
+LONGEST_HEADER = 100_000_000
+"""What the format's own library takes at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +35,10 @@ class TensorHeader:
     dtype: str
     """As safetensors names it: `F64`, `F32`, `F16`, `BF16`, ..."""
     file: Path
+    begin: int
+    """First byte in the file."""
+    end: int
+    """Byte after the last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +59,7 @@ def read_headers(path: Path) -> Checkpoint:
     config = read_json(path / "config.json")
     single, index = path / "model.safetensors", path / "model.safetensors.index.json"
     if single.exists():
-        return Checkpoint(path, config, _file_headers(single))
+        return Checkpoint(path, config, file_headers(single))
     if not index.exists():
         raise MergeError(f"{path}: neither {single.name} nor {index.name}; merging needs one")
     places = read_json(index).get("weight_map")
@@ -54,7 +67,9 @@ def read_headers(path: Path) -> Checkpoint:
         raise MergeError(f"{index}: no weight_map")
     tensors: dict[str, TensorHeader] = {}
     for file in sorted(set(places.values())):
-        found = _file_headers(path / file)
+        if Path(file).name != file:
+            raise MergeError(f"{index}: {file!r} is no name of a file in this folder")
+        found = file_headers(path / file)
         wanted = {name for name, place in places.items() if place == file}
         if absent := sorted(wanted - set(found)):
             raise MergeError(f"{path / file}: lacks tensors its index names: {', '.join(absent)}")
@@ -62,24 +77,22 @@ def read_headers(path: Path) -> Checkpoint:
     return Checkpoint(path, config, tensors)
 
 
-def read_tensor(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-    """Return one tensor of a checkpoint, in its own shape and dtype.
-
-    Raises MergeError for a file that cannot be read, and for NaN or infinite values.
-    """
-    file = checkpoint.tensors[name].file
+def file_headers(file: Path) -> dict[str, TensorHeader]:
+    """Return the headers of one safetensors file, by name; raises MergeError for a damaged one."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise MergeError(f"{file}: cannot read tensor {name}: {error}") from error
-    bad = int(torch.count_nonzero(~torch.isfinite(tensor)))
-    if bad:
-        raise MergeError(
-            f"{file}: tensor {name} holds {bad} NaN or infinite values of {tensor.numel()}; "
-            "its training went wrong: train that specialist again"
-        )
-    return tensor
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > min(size - 8, LONGEST_HEADER):
+                raise MergeError(f"{file}: not a readable safetensors file: cut short or no header")
+            entries = json.loads(opened.read(length))
+        return {
+            name: _header(name, entry, file, 8 + length, size)
+            for name, entry in entries.items()
+            if name != "__metadata__"
+        }
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MergeError(f"{file}: not a readable safetensors file: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,14 +106,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _file_headers(file: Path) -> dict[str, TensorHeader]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            slices = {name: opened.get_slice(name) for name in names}
-            return {
-                name: TensorHeader(name, tuple(part.get_shape()), part.get_dtype(), file)
-                for name, part in slices.items()
-            }
-    except (OSError, SafetensorError) as error:
-        raise MergeError(f"{file}: not a readable safetensors file: {error}") from error
+def _header(name: str, entry: Mapping[str, Any], file: Path, data: int, size: int) -> TensorHeader:
+    """Return one tensor's header; MergeError where its bytes are not as many or not there."""
+    shape, dtype = tuple(int(n) for n in entry["shape"]), str(entry["dtype"])
+    begin, end = (data + int(offset) for offset in entry["data_offsets"])
+    itemsize = ITEMSIZE.get(dtype)
+    if itemsize is not None and end - begin != prod(shape) * itemsize:
+        raise MergeError(f"{file}: tensor {name}: {end - begin} bytes for {shape} of {dtype}")
+    if not data <= begin <= end <= size:
+        raise MergeError(f"{file}: tensor {name} lies outside the file; it was cut short")
+    return TensorHeader(name, shape, dtype, file, begin, end)

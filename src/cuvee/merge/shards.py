@@ -1,26 +1,27 @@
-"""Writes tensors to safetensors files one after another, without holding a shard in memory.
+"""The files a merge writes: which tensors go where, their headers, and rounding to their dtype.
 
-The header is known before the weights, so a file is a header and then each tensor's bytes as
-it comes. Files are laid out and named as transformers names them: one `model.safetensors`,
-or `model-00001-of-0000N.safetensors` with `model.safetensors.index.json`.
+A header is known before the weights, so a file gets its header and its full size first and
+every block of weights is then written in its place, in any order and from any thread. Files
+are laid out and named as transformers names them: one `model.safetensors`, or
+`model-00001-of-0000N.safetensors` with `model.safetensors.index.json`.
 """
 
 import dataclasses
 import json
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-DTYPES = {
-    "float32": ("F32", torch.float32),
-    "float16": ("F16", torch.float16),
-    "bfloat16": ("BF16", torch.bfloat16),
-}
-"""Name in a recipe and config -> name in safetensors, torch's dtype."""
+from cuvee.merge.kernels import Array, count_not_finite, narrow_bf16, widen_f16
+from cuvee.merge.threads import scratch
+
+DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+"""Name in a recipe and config -> name in safetensors, bytes an element."""
 
 SHARD_BYTES = 5_000_000_000
 """A shard is closed before it would grow over this; a larger tensor is a shard of its own."""
@@ -53,26 +54,17 @@ def plan_shards(
     return [Shard(file, tuple(group)) for file, group in zip(files, groups, strict=True)]
 
 
-def write_shard(folder: Path, shard: Shard, tensors: Iterable[torch.Tensor], dtype: str) -> None:
-    """Write a shard's file; `tensors` come in the shard's order, in torch's `dtype`.
+def prepare_shard(file: int, shard: Shard, dtype: str) -> dict[str, int]:
+    """Write a shard's header to a file descriptor and give the file its size.
 
-    `dtype`: a key of `DTYPES`. The file is synced. Raises OSError (disk full) with its path,
-    ValueError where a tensor is not as planned.
+    Returns where each tensor's bytes begin. Weights that are there already stay. `dtype`: a
+    key of `DTYPES`. Raises OSError (disk full).
     """
-    name_in_file, torch_dtype = DTYPES[dtype]
-    path = folder / shard.file
-    try:
-        with path.open("wb") as file:
-            file.write(_header(shard, name_in_file, torch_dtype.itemsize))
-            for (name, shape), tensor in zip(shard.tensors, tensors, strict=True):
-                if tuple(tensor.shape) != shape or tensor.dtype != torch_dtype:
-                    planned = f"{shape} {torch_dtype}"
-                    raise ValueError(f"{name}: {planned} planned, {tensor.shape} {tensor.dtype}")
-                file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    name_in_file, itemsize = DTYPES[dtype]
+    header, places = _header(shard, name_in_file, itemsize)
+    os.pwrite(file, header, 0)
+    os.ftruncate(file, len(header) + sum(prod(shape) for _, shape in shard.tensors) * itemsize)
+    return {name: len(header) + begin for name, begin in places.items()}
 
 
 def index_json(shards: Sequence[Shard], *, itemsize: int) -> str:
@@ -83,14 +75,47 @@ def index_json(shards: Sequence[Shard], *, itemsize: int) -> str:
     return json.dumps({"metadata": metadata, "weight_map": places}, indent=2, sort_keys=True) + "\n"
 
 
-def _header(shard: Shard, dtype: str, itemsize: int) -> bytes:
-    """Return a file's first bytes: the header's length (u64, little endian) and the header."""
+def rounded(values: Array, dtype: str) -> tuple[NDArray[np.uint8], Array, int]:
+    """Return float32 [rows, d] in a dtype of `DTYPES`: its bytes, and its values as float32.
+
+    The third is how many did not fit (NaN, infinite, or beyond the dtype's range). The arrays
+    stand until the same thread calls this again.
+    """
+    if dtype == "float32":
+        flat = np.ascontiguousarray(values).reshape(-1)
+        return flat.view(np.uint8), values, int(count_not_finite(flat))
+    flat = np.ascontiguousarray(values).reshape(-1)
+    bits = scratch("bits", (-(-flat.size // 2),)).view(np.uint16)[: flat.size]
+    back = scratch("rounded", flat.shape)
+    if dtype == "bfloat16":
+        bad = narrow_bf16(flat, bits, back)
+    else:
+        with np.errstate(over="ignore"):  # counted below
+            bits.view(np.float16)[:] = flat
+        bad = widen_f16(bits, back)
+    return bits.view(np.uint8), back.reshape(values.shape), int(bad)
+
+
+def write_at(file: int, data: NDArray[np.uint8], offset: int) -> None:
+    """Write all bytes at an offset of a file descriptor. Raises OSError (disk full)."""
+    done, view = 0, memoryview(data)
+    while done < data.size:
+        done += os.pwrite(file, view[done:], offset + done)
+
+
+def open_shard(path: Path) -> int:
+    """Return a descriptor to read and write a file, which is made where it is not there."""
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _header(shard: Shard, dtype: str, itemsize: int) -> tuple[bytes, Mapping[str, int]]:
+    """Return a file's first bytes (the header's length, u64, and the header), and the places."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    begin = 0
+    places, begin = {}, 0
     for name, shape in shard.tensors:
         end = begin + prod(shape) * itemsize
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-        begin = end
+        places[name], begin = begin, end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
-    return struct.pack("<Q", len(text)) + text
+    return struct.pack("<Q", len(text)) + text, places

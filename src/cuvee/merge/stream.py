@@ -1,155 +1,241 @@
-"""Merges checkpoint folders into one, tensor by tensor.
+"""Merges checkpoints into one, tensor by tensor and block by block.
 
-Folders in (the specialists, in order), one folder out: weights, config, tokenizer, template,
-and `cuvee_merge.json` with what was merged and what the rule did to every tensor. Headers
-are read and everything is checked before the first weight is. At any time one tensor of each
-specialist is in memory. A killed merge begins again: its shards are not reused yet.
+A config in, one folder out: weights, config, tokenizer, template, and `cuvee_merge.json` with
+what was merged and what the method did to every tensor. All is checked before the first
+weight is read (`cuvee.merge.plan`). Every thread reads a block of the models, merges, rounds
+and writes it: reading, arithmetic and writing overlap, and what is in memory is a few blocks a
+thread, whatever the model's size. A killed merge goes on where it was; the folder appears
+under its name when it is whole.
 """
 
-import json
-import re
-import shutil
-from collections.abc import Iterator, Sequence
-from math import prod
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
 
-import torch
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
 
+from cuvee import __version__
+from cuvee.atomic import hold, remove
 from cuvee.errors import MergeError
-from cuvee.merge.agreement import require_agreement
-from cuvee.merge.fusion import fuse_chain
-from cuvee.merge.headers import Checkpoint, read_headers, read_tensor
-from cuvee.merge.record import RECORD, Merged, Statistics, merge_record, summarise
-from cuvee.merge.shards import DTYPES, index_json, plan_shards, write_shard
-from cuvee.models.checkpoint import identity
-from cuvee.progress import Tick, bar, warn
-from cuvee.runfolder import remove, write_text
+from cuvee.merge.blocks import Block, Rule, Stack, shape_2d
+from cuvee.merge.config import MergeConfig, config_json
+from cuvee.merge.diagnostics import Sums, measure, sums_length
+from cuvee.merge.finish import finish
+from cuvee.merge.fusion import arcee_fusion
+from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
+from cuvee.merge.plan import Plan, make_plan, memory_needed, paths_of
+from cuvee.merge.reader import Source, open_sources, read_rows
+from cuvee.merge.record import Merged, TensorRow, row_from_json, row_json
+from cuvee.merge.shards import DTYPES, open_shard, prepare_shard, rounded, write_at
+from cuvee.merge.threads import Threads, open_threads, scratch
+from cuvee.progress import bar, say, warn
 
-COPIED = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
-)  # fmt: skip
-"""Files taken as they are from the last anchor, where it has them."""
+Hashes = NDArray[np.uint64]
 
 
-def merge_checkpoints(
-    specialists: Sequence[Path],
-    *,
-    anchor: Literal["later", "earlier"],
-    out: Path,
-    out_dtype: Literal["bfloat16", "float16", "float32"],
-) -> Merged:
-    """Merge checkpoint folders in order by Arcee Fusion into the folder `out`.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is open while weights are merged."""
 
-    `anchor`: whose weights stay where the rule adopts nothing, at each fusion. More than two
-    are fused in a chain, tensor by tensor, without rounding in between; one is copied.
-    Weights are rounded once, to `out_dtype`. Config, tokenizer and template are those of the
-    last fusion's anchor. `out` must not exist or be empty; it appears complete or not at all
-    (written as `.NAME.partial` beside it, with its config last).
+    plan: Plan
+    sources: list[Source]
+    """Of the models, then of the base and of the reference, where there are such."""
+    threads: Threads
+    places: Mapping[str, tuple[int, int]]
+    """Tensor -> descriptor of its file, first byte in it."""
+    rule: Callable[[Stack], Rule]
+
+
+def merge(config: MergeConfig, out: Path, *, threads: int, max_ram: int | None = None) -> Merged:
+    """Merge the checkpoints of a config into the folder `out`; return what was done.
+
+    `threads` >= 1; `max_ram`: bytes the process may hold, None for no limit. The result's
+    bytes depend on neither. `out` must not exist or be empty; it appears complete or not at
+    all (written as `.NAME.partial` beside it, with its config last). A merge that was killed
+    is gone on with where its config and inputs are the same.
 
     Raises MergeError for checkpoints that do not fit together (all reasons at once), for NaN
-    or infinite values (tensor named), for too little free space; OSError where writing fails.
+    or infinite values (tensor named), for too little memory or disk; RecipeError where the
+    config does not suit them; OSError where writing fails.
     """
-    partial = _partial(out)
-    checkpoints = [read_headers(path) for path in specialists]
-    if not checkpoints:
-        raise MergeError("no specialists: a merge needs at least one checkpoint")
-    require_agreement(checkpoints)
-    _require_space(checkpoints[0], out.parent, out_dtype)
-    sources = [{"name": p.name, "identity": identity(p)} for p in specialists]
-    remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        statistics = _write_weights(checkpoints, partial, anchor=anchor, out_dtype=out_dtype)
-        record = merge_record(
-            statistics, checkpoints[0].tensors, order=sources, anchor=anchor, out_dtype=out_dtype
-        )
-        write_text(partial / RECORD, json.dumps(record, indent=1) + "\n")
-        last_anchor = checkpoints[-1] if anchor == "later" else checkpoints[0]
-        _write_config(last_anchor, partial, out_dtype)
+    plan = make_plan(config, out, threads=threads, max_ram=max_ram)
+    for text in plan.warnings:
+        warn(f"merge: {text}")
+    partial = out.with_name(f".{out.name}.partial")
+    with hold(partial):
+        try:
+            rows, hashes = _merge_weights(plan, partial)
+        except MergeError:
+            remove(partial)
+            raise
+        merged = finish(plan, partial, rows, hashes)
         partial.rename(out)
-    finally:
-        remove(partial)
-    merged = summarise(statistics)
+        for name in (JOURNAL, ".lock"):
+            (out / name).unlink(missing_ok=True)
     if merged.degenerate:
         _warn_degenerate(merged)
     return merged
 
 
-def _write_config(source: Checkpoint, folder: Path, out_dtype: str) -> None:
-    """Copy tokenizer and template, and write the config, last, with the weights' dtype."""
-    for name in COPIED:
-        if (source.path / name).exists():
-            shutil.copyfile(source.path / name, folder / name)
-    config = {key: value for key, value in source.config.items() if key != "torch_dtype"}
-    text = json.dumps(config | {"dtype": out_dtype}, indent=2, sort_keys=True)
-    write_text(folder / "config.json", text + "\n")
+def describe(
+    config: MergeConfig, out: Path, *, threads: int, max_ram: int | None = None
+) -> list[str]:
+    """Return what a merge would do, as lines of text; reads no weights and writes nothing.
+
+    Raises what `merge` raises before its first weight.
+    """
+    plan = make_plan(config, out, threads=threads, max_ram=max_ram)
+    elements = plan.bytes_out // DTYPES[plan.out_dtype][1]
+    needed = memory_needed(plan, plan.threads)
+    files = f"{len(plan.shards)} file{'s' if len(plan.shards) > 1 else ''}"
+    return [
+        f"{plan.method.name} of {', '.join(model.spec.name for model in plan.models)}",
+        *([f"base: {plan.base.spec.name}"] if plan.base else []),
+        f"{len(plan.tensors)} tensors, {elements:,} weights; {plan.bytes_out / 1e9:.2f} GB in "
+        f"{plan.out_dtype}, {files}, into {out}",
+        f"config from {plan.files_from}, tokenizer from {plan.tokenizer_from}",
+        f"{plan.threads} threads, at most {needed / 1e9:.2f} GB of memory",
+        *(f"warning: {text}" for text in plan.warnings),
+    ]
 
 
-def _partial(out: Path) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MergeError(f"{out}: exists and is not an empty folder; remove it or choose another")
-    return out.with_name(f".{out.name}.partial")
-
-
-def _require_space(checkpoint: Checkpoint, folder: Path, out_dtype: str) -> None:
-    """Raise MergeError where the result does not fit on the disk of `folder`."""
-    elements = sum(prod(t.shape) for t in checkpoint.tensors.values())
-    needed = elements * DTYPES[out_dtype][1].itemsize
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise MergeError(
-            f"{folder}: {needed / 1e9:.1f} GB needed for the merged model, {free / 1e9:.1f} GB free"
-        )
-
-
-def _write_weights(
-    checkpoints: Sequence[Checkpoint],
-    folder: Path,
-    *,
-    anchor: Literal["later", "earlier"],
-    out_dtype: str,
-) -> Statistics:
-    """Write the shards and their index into `folder`; return the statistics by tensor."""
-    statistics: Statistics = {}
-    dtype = DTYPES[out_dtype][1]
-    tensors = checkpoints[0].tensors
-    order = sorted(tensors, key=_natural)
-    shards = plan_shards([(n, tensors[n].shape) for n in order], itemsize=dtype.itemsize)
-
-    def fused(names: Sequence[str], tick: Tick) -> Iterator[torch.Tensor]:
-        for name in names:
-            parts = [read_tensor(checkpoint, name) for checkpoint in checkpoints]
-            result, statistics[name] = fuse_chain(parts, anchor=anchor)
-            yield _rounded(name, result, dtype)
+def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]]:
+    """Write every shard into `folder`; return each tensor's row and each input's hash."""
+    read = [*plan.inputs, *([plan.reference] if plan.reference not in (None, plan.base) else [])]
+    files = [file for model in read for file in paths_of(model)]
+    key = merge_key(config_json(plan.config), files, out_dtype=plan.out_dtype, version=__version__)
+    # One stream of random numbers runs through all tensors: such a merge starts again.
+    resumable = plan.config.mode != "mergekit"
+    lines = {line["name"]: line for line in (read_journal(folder, key) if resumable else [])}
+    if lines:
+        say(f"merge: going on; {len(lines)} of {len(plan.tensors)} tensors are merged already")
+    models = [(model.checkpoint, model.adapter) for model in read]
+    with ExitStack() as stack:
+        allowed = plan.config.allow_nonfinite
+        sources = stack.enter_context(open_sources(models, allow_nonfinite=allowed))
+        threads = stack.enter_context(open_threads(plan.threads))
+        journal = stack.enter_context(open_journal(folder, key, lines.values()))
+        places = _open_shards(plan, folder, stack)
+        work = Work(plan, sources, threads, places, _rule(plan))
+        tick = stack.enter_context(bar("merge", total=len(plan.tensors), unit="tensors"))
+        for name in plan.tensors if resumable else sorted(plan.tensors):
+            if name not in lines:
+                row, hashes = _merge_tensor(work, name)
+                lines[name] = row_json(row) | {"hashes": hashes}
+                note(journal, lines[name])
             tick(1)
-
-    with bar("merge", total=len(order), unit="tensors") as tick:
-        for shard in shards:
-            write_shard(folder, shard, fused([n for n, _ in shard.tensors], tick), out_dtype)
-    if len(shards) > 1:
-        index = index_json(shards, itemsize=dtype.itemsize)
-        write_text(folder / "model.safetensors.index.json", index)
-    return statistics
+        for file in {file for file, _ in places.values()}:
+            os.fsync(file)
+    found = [lines[name] for name in plan.tensors]
+    contents = [_name([line["hashes"][i] for line in found]) for i in range(len(plan.inputs))]
+    return [row_from_json(line) for line in found], contents
 
 
-def _rounded(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the tensor in `dtype`; MergeError where a value is out of its range."""
-    result = tensor.to(dtype)
-    if not torch.isfinite(result).all():
-        largest = float(tensor.abs().max())
-        raise MergeError(
-            f"tensor {name}: its largest value, {largest:.3g}, does not fit in {dtype}; "
-            "set merge.out_dtype to bfloat16 or float32"
+def _open_shards(plan: Plan, folder: Path, stack: ExitStack) -> dict[str, tuple[int, int]]:
+    places: dict[str, tuple[int, int]] = {}
+    for shard in plan.shards:
+        file = open_shard(folder / shard.file)
+        stack.callback(os.close, file)
+        begins = prepare_shard(file, shard, plan.out_dtype)
+        places |= {name: (file, begin) for name, begin in begins.items()}
+    return places
+
+
+def _rule(plan: Plan) -> Callable[[Stack], Rule]:
+    """Return the method with the parameters of the config, for any tensor."""
+    config = plan.config
+    if config.mode == "mergekit":
+        # Loads torch, which nothing else here needs.
+        from cuvee.merge.fusion_mergekit import arcee_fusion_mergekit, generators
+
+        draws = generators(config.seed, len(plan.models) - 1)
+        dtype = config.dtype or plan.out_dtype
+        version = config.version or "0.1.5"
+        return lambda stack: arcee_fusion_mergekit(
+            stack, anchor=config.anchor, version=version, dtype=dtype, draws=draws
         )
-    return result
+    if config.method == "arcee_fusion":
+        return lambda stack: arcee_fusion(stack, anchor=config.anchor)
+    return lambda stack: plan.method.rule(stack, **plan.parameters(stack.name))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key by which layer 2 comes before layer 10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def _merge_tensor(work: Work, name: str) -> tuple[TensorRow, list[int]]:
+    """Merge one tensor into its file; return its row and the hash of each input's bytes."""
+    plan = work.plan
+    shape = plan.shape(name)
+    rows, d = shape_2d(shape)
+
+    def read(begin: int, end: int) -> Block:
+        return _read(work, name, begin, (end - begin, d))[0]
+
+    has_base = plan.base is not None
+    stack = Stack(name, rows, d, len(plan.models), has_base, read, work.threads)
+    rule = work.rule(stack)
+    file, place = work.places[name]
+    itemsize = DTYPES[plan.out_dtype][1]
+    spans = stack.spans()
+
+    def write(number: int) -> tuple[Sums, list[int], list[int]]:
+        begin, end = spans[number]
+        block, bad, hashes = _read(work, name, begin, (end - begin, d))
+        data, values, lost = rounded(rule.emit(block), plan.out_dtype)
+        if lost:
+            raise MergeError(
+                f"tensor {name}: {lost} of the merged values do not fit in {plan.out_dtype}; "
+                "set out_dtype to bfloat16 or float32"
+            )
+        write_at(file, data, place + block.begin * itemsize)
+        return measure(block.models, _reference(work, name, block), values), bad, hashes
+
+    written = work.threads.map(len(spans), write)
+    sums = np.zeros(sums_length(len(plan.models)), np.float64)
+    for part, _, _ in written:
+        sums += part
+    facts = dict(rule.facts) | (dict(rule.tally()) if rule.tally else {})
+    inputs = range(len(plan.inputs))
+    cleared = [sum(bad[i] for _, bad, _ in written) for i in inputs]
+    if any(cleared):
+        facts["read_as_0"] = cleared
+    hashes = [_joined([part[i] for _, _, part in written]) for i in inputs]
+    return TensorRow(name, shape, facts, tuple(float(value) for value in sums)), hashes
+
+
+def _read(
+    work: Work, name: str, begin: int, shape: tuple[int, int]
+) -> tuple[Block, list[int], list[int]]:
+    """Return a block, and of each input how many values were not finite and the bytes' hash."""
+    count = len(work.plan.models)
+    models = scratch("models", (count, *shape))
+    base = scratch("base", shape) if work.plan.base else None
+    parts = [models[i] for i in range(count)] + ([] if base is None else [base])
+    found = [
+        read_rows(source, name, begin=begin, out=part)
+        for source, part in zip(work.sources, parts, strict=False)
+    ]
+    block = Block(models, base, begin * shape[1])
+    return block, [bad for bad, _ in found], [digest for _, digest in found]
+
+
+def _reference(work: Work, name: str, block: Block) -> NDArray[np.float32] | None:
+    """Return the block of the model from which changes are measured, None without one."""
+    if len(work.sources) == len(work.plan.inputs):
+        return block.base
+    rows, d = block.models.shape[1:]
+    out = scratch("reference", (rows, d))
+    read_rows(work.sources[-1], name, begin=block.begin // d, out=out)
+    return out
+
+
+def _joined(hashes: list[int]) -> int:
+    return int(xxhash.xxh3_64_intdigest(np.array(hashes, np.uint64).tobytes()))
+
+
+def _name(hashes: list[int]) -> str:
+    return "xxh3:" + xxhash.xxh3_128_hexdigest(np.array(hashes, np.uint64).tobytes())
 
 
 def _warn_degenerate(merged: Merged) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
 from cuvee.models.files import identity
 from cuvee.models.health import get_json, is_healthy
@@ -23,7 +24,6 @@ from cuvee.models.process import POLL_SECONDS, Process, end_stale, failure, runn
 from cuvee.models.vllm import vllm_command, vllm_environment
 from cuvee.recipe import Serve
 from cuvee.records import content_hash
-from cuvee.runfolder import write_text
 
 __all__ = ["Engine", "end_stale", "serve", "spawn"]
 

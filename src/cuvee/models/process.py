@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cuvee.atomic import write_text
 from cuvee.errors import EngineError
-from cuvee.runfolder import write_text
 
 END_SECONDS = 10.0
 """Between asking a process to end and killing it."""

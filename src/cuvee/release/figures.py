@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from cuvee.merge.heatmap import Cell
+from cuvee.merge.heatmap import heat_map as draw_heat_map
 from cuvee.records import Comparison, Score
 from cuvee.release.facts import Adopted, TrainPoint
 from cuvee.release.wording import count, percent, points
@@ -18,7 +20,6 @@ STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 240, 18, 6
 WIDTH, HEIGHT = 380, 190
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 20, 34
 """Margins of a plot with axes, in the SVG's own units."""
-CELL_HEIGHT, HEAT_LEFT, HEAT_RIGHT, HEAT_TOP = 11, 28, 34, 56
 MAX_POINTS = 300
 """Points of a curve at most; more cannot be seen and only make the page heavy."""
 BINS = 24
@@ -127,49 +128,12 @@ def heat_map(cells: Sequence[Adopted], *, top: float) -> Markup:
 
     `cells` have a layer each; `top` in (0, 1] is the share of the full colour.
     """
-    layers = sorted({c.layer for c in cells if c.layer is not None})
-    modules = list(dict.fromkeys(c.module for c in cells))
-    width = (WIDTH - HEAT_LEFT - HEAT_RIGHT) / len(modules)
-    height = HEAT_TOP + CELL_HEIGHT * len(layers) + 4
-    parts = [
-        Markup('<text class="label" transform="translate({} {}) rotate(-38)">{}</text>').format(
-            _n(HEAT_LEFT + (i + 0.35) * width), HEAT_TOP - 6, module_label(module)
-        )
-        for i, module in enumerate(modules)
+    placed = [
+        Cell(c.layer, c.module, c.share, percent(c.share)) for c in cells if c.layer is not None
     ]
-    every = max(1, math.ceil(len(layers) / 16))
-    parts += [
-        Markup('<text class="label end" x="{}" y="{}">{}</text>').format(
-            HEAT_LEFT - 6, HEAT_TOP + i * CELL_HEIGHT + CELL_HEIGHT - 2, layer
-        )
-        for i, layer in enumerate(layers)
-        if i % every == 0
-    ]
-    for cell in cells:
-        if cell.layer is None:
-            continue
-        parts.append(
-            Markup(
-                '<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}">'
-                "<title>{}</title></rect>"
-            ).format(
-                _n(HEAT_LEFT + modules.index(cell.module) * width),
-                HEAT_TOP + layers.index(cell.layer) * CELL_HEIGHT,
-                _n(width - 1),
-                CELL_HEIGHT - 1,
-                f"{min(cell.share / top, 1):.3f}",
-                f"layer {cell.layer}, {cell.module}: {percent(cell.share)}",
-            )
-        )
+    layers, modules = {c.layer for c in placed}, {c.module for c in placed}
     title = f"share adopted in {len(layers)} layers of {len(modules)} modules"
-    return _svg(title, WIDTH, height, Markup("").join(parts), kind="plot")
-
-
-def module_label(module: str) -> str:
-    """Return a module's short name: `self_attn.q_proj` is `q`, `q_proj.bias` is `q bias`."""
-    last = module.removesuffix(".bias").rpartition(".")[2].removesuffix("_proj")
-    short = last.replace("_layernorm", " norm").replace("post_attention", "post")
-    return f"{short} bias" if module.endswith(".bias") else short
+    return draw_heat_map(placed, top=top, title=title)
 
 
 def _linear(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cuvee import __version__
+from cuvee.merge.heatmap import module_label, module_order
 from cuvee.records import Comparison, Score
 from cuvee.release import figures, wording
 from cuvee.release.facts import Adopted, Facts, TaskTime
@@ -30,12 +31,6 @@ SHOWN_CHARACTERS = 6000
 """Of one text of a sample; what is left out is counted on the page."""
 COLOURS = 5
 """Colours for specialists on the page; the sixth begins again."""
-MODULE_RANK = {
-    name: rank
-    for rank, name in enumerate(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    )
-}
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -102,6 +97,7 @@ def render_report(facts: Facts) -> str:
         result=wording.result,
         outcome=wording.outcome,
         figures=figures,
+        module_label=module_label,
         reach=figures.reach(facts.comparisons),
         fusions=fusions,
         heat_top=max([0.01, *(cell.share for f in fusions for cell in f.layers)]),
@@ -192,7 +188,7 @@ def _fusions(adopted: Sequence[Adopted]) -> list[_Fusion]:
         cells = [cell for cell in adopted if cell.fusion == name]
         layers = sorted(
             (cell for cell in cells if cell.layer is not None),
-            key=lambda c: _module_order(c.module),
+            key=lambda c: module_order(c.module),
         )
         modules = dict.fromkeys(cell.module for cell in layers)
         fusions.append(
@@ -207,12 +203,6 @@ def _fusions(adopted: Sequence[Adopted]) -> list[_Fusion]:
             )
         )
     return fusions
-
-
-def _module_order(module: str) -> tuple[int, str]:
-    """Return a sort key: weights in the order a layer uses them, then the rest by name."""
-    ranks = [rank for name, rank in MODULE_RANK.items() if module.endswith(name)]
-    return (ranks[0] if ranks else len(MODULE_RANK), module)
 
 
 def _share(cells: Iterable[Adopted]) -> float:

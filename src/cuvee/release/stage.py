@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cuvee.atomic import write_text
 from cuvee.models.gguf_write import write_gguf
 from cuvee.release.card import render_card
 from cuvee.release.gather import gather
 from cuvee.release.logs import merge_statistics, preflight, train_log
 from cuvee.release.report import render_report
-from cuvee.runfolder import Run, Task, write_text
+from cuvee.runfolder import Run, Task
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cuvee import __version__
+from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
 from cuvee.models.engines import serve, spawn
 from cuvee.recipe import Serve, Teacher
 from cuvee.records import content_hash
-from cuvee.runfolder import Run, hash_path, write_text
+from cuvee.runfolder import Run, hash_path
 from cuvee.teach.client import Endpoint, api_key
 from cuvee.teach.scripted import config
 

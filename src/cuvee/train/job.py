@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cuvee.atomic import remove, write_text
 from cuvee.errors import TrainError
 from cuvee.models.checkpoint import identity
 from cuvee.recipe import Train
 from cuvee.records import content_hash
-from cuvee.runfolder import hash_path, remove, write_text
+from cuvee.runfolder import hash_path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from cuvee.atomic import write_text
 from cuvee.errors import TrainError
 from cuvee.models.checkpoint import CONFIG_FILES, TOKENIZER_FILES, weight_files
-from cuvee.runfolder import write_text
 
 
 def save_specialist(model: PreTrainedModel, *, base: Path, out: Path) -> dict[str, float]:

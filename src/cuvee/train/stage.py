@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cuvee.atomic import remove
 from cuvee.models.checkpoint import resolve
-from cuvee.runfolder import Run, Task, remove
+from cuvee.runfolder import Run, Task
 from cuvee.train.job import Job, settings
 from cuvee.train.launch import train
 

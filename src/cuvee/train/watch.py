@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from cuvee.atomic import remove, write_text
 from cuvee.errors import TrainError
-from cuvee.runfolder import remove, write_text
 
 COMPLETE = "COMPLETE"
 """Name of the mark in a checkpoint's folder."""

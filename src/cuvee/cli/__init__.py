@@ -1,0 +1,94 @@
+"""The command line: one command for the whole job, one for each stage, and a few around them.
+
+Every command is a few lines on a function of the package, imported when it is called, so
+that `cuvee --help` is quick. Errors of the tree in `cuvee.errors` become one message and
+their exit code: 0 done, 1 the run failed, 2 the recipe or a flag is wrong, 3 stopped at the
+budget. A traceback is a bug of cuvee.
+"""
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from cuvee import __version__
+from cuvee.cli import merge as merging
+from cuvee.cli import run as running
+
+app = typer.Typer(
+    name="cuvee",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Split-merge distillation of reasoning models.\n\n"
+    "Several teachers answer problems; answers are verified and selected; one specialist per "
+    "domain is trained on them; the specialists are merged into one model, evaluated and "
+    "released. One recipe says all of it; one folder holds what comes of it.\n\n"
+    "[bold]Start here[/bold]\n\n"
+    "  cuvee init my.yaml            write a commented recipe\n\n"
+    "  cuvee run my.yaml --limit 20  a pilot of 20 problems a domain\n\n"
+    "  cuvee run my.yaml             the run; kill it, run it again to go on\n\n"
+    "  cuvee status runs/my          what is done, outdated or to do",
+)
+
+STAGE_HELP = {
+    "problems": "Load problems, drop duplicates and what overlaps a benchmark, check the golds.",
+    "teach": "Ask every teacher; every answer is kept in the ledger and never bought twice.",
+    "verify": "Check every trace: math by symbolic comparison, code by running its tests.",
+    "select": "Filter the verified traces and choose the examples to train on.",
+    "train": "Train one specialist per domain on its examples.",
+    "merge": merging.MERGE_HELP,
+    "evaluate": "Score base, specialists and merged model on the benchmarks.",
+    "release": "Write the report, the model card and GGUF files.",
+}
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
+    if value:
+        typer.echo(f"cuvee {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    # SIGTERM ends a run as Ctrl-C does: engines are stopped, the manifest stays whole.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _register() -> None:
+    """Add the commands to `app`, in the order of its help."""
+    example = "Example: cuvee run recipes/demo.yaml --set train.epochs=2 --until select"
+    app.command(epilog=example)(running.run)
+    for stage, description in STAGE_HELP.items():
+        example = f"Example: cuvee {stage} recipes/demo.yaml (the stages before it must be done)"
+        merges = stage == "merge"
+        app.command(
+            stage,
+            rich_help_panel="One stage of a run",
+            help=description,
+            epilog=merging.MERGE_EXAMPLES if merges else example,
+        )(merging.merge if merges else running.stage_command(stage))
+    example = "Example: cuvee diff runs/demo/05_specialists/math runs/demo/06_merged --html d.html"
+    app.command(rich_help_panel="Around a run", epilog=example)(merging.diff)
+    example = "Example: cuvee status runs/demo"
+    app.command(rich_help_panel="Around a run", epilog=example)(running.status)
+    example = "Example: cuvee init my.yaml"
+    app.command(rich_help_panel="Around a run", epilog=example)(running.init)
+    example = "Example: cuvee schema > recipe.schema.json"
+    app.command(rich_help_panel="Around a run", epilog=example)(running.schema)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line; the entry point `cuvee`."""
+    sys.exit(app())
