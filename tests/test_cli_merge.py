@@ -10,8 +10,9 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from cuvee.cli import app
-from cuvee.cli.merge import cores, parse_size
+from cuvee.cli.merge import parse_size
 from cuvee.errors import RecipeError
+from cuvee.merge.threads import cores
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smoke.yaml"
 CONFIG = """

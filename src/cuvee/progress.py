@@ -25,6 +25,8 @@ from rich.text import Text
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 log = logging.getLogger("cuvee")
+# Without a run's log file nothing listens, and logging would print what the console says already.
+log.addHandler(logging.NullHandler())
 
 PLAIN_SECONDS = 10.0
 """Seconds between the lines of a bar where there is no terminal."""

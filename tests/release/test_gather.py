@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvee.errors import DataError
-from cuvee.merge.stream import merge_checkpoints
+from cuvee.merge.config import parse_config
+from cuvee.merge.stream import merge
 from cuvee.models.random_model import write_random_model
 from cuvee.records import Example, read_rows, write_rows
 from cuvee.release.facts import Facts
@@ -123,12 +124,12 @@ def test_any_bytes_as_statistics_are_refused_by_name(content: bytes) -> None:
 def test_the_statistics_of_a_real_merge_are_read(tmp_path: Path) -> None:
     for seed, name in enumerate(("math", "code")):
         write_random_model(tmp_path / name, seed=seed)
-    merged = merge_checkpoints(
-        [tmp_path / "math", tmp_path / "code"],
-        anchor="later",
-        out=tmp_path / "merged",
-        out_dtype="float32",
-    )
+    config = {
+        "method": "arcee_fusion",
+        "models": [str(tmp_path / "math"), str(tmp_path / "code")],
+        "out_dtype": "float32",
+    }
+    merged = merge(parse_config(config, where="test"), tmp_path / "merged", threads=1)
     cells = read_adopted(tmp_path / "merged" / "cuvee_merge.json")
     assert len(cells) == merged.tensors
     assert {cell.fusion for cell in cells} == {"math into code"}

@@ -1,6 +1,5 @@
 """`cuvee merge` (any checkpoints by a config, or a run's specialists) and `cuvee diff`."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -105,6 +104,7 @@ def merge_by_config(
 
     from cuvee.merge.stream import describe
     from cuvee.merge.stream import merge as merge_models
+    from cuvee.merge.threads import cores
     from cuvee.progress import say
 
     if dry_run:
@@ -112,7 +112,7 @@ def merge_by_config(
             typer.echo(line)
         return
     merge_models(config, out, threads=threads or cores(), max_ram=max_ram)
-    say(f"merged model: {out}")
+    say(f"merged model: {out} (what the merge did: {out / 'cuvee_merge.html'})")
 
 
 def diff(
@@ -139,6 +139,7 @@ def diff(
         from cuvee.merge.diff import diff_checkpoints, to_json
         from cuvee.merge.diff_table import show
         from cuvee.merge.heatmap import write_html
+        from cuvee.merge.threads import cores
 
         difference = diff_checkpoints(local(a), local(b), threads=threads or cores())
         if html is not None:
@@ -158,13 +159,6 @@ def local(model: str) -> Path:
     from cuvee.models.checkpoint import resolve
 
     return resolve(model)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def parse_size(text: str, *, flag: str) -> int:

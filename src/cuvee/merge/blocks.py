@@ -40,6 +40,18 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
+class Raw:
+    """Consecutive rows of one tensor as they are stored, for kernels that widen them on the way."""
+
+    parts: tuple[NDArray[np.uint8], ...]
+    """[models], bytes; not to be written to."""
+    kinds: NDArray[np.int64]
+    """[models], dtypes as `kernels.KINDS`."""
+    release: Callable[[], None]
+    """To be called when the bytes are not needed any more."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Stack:
     """One tensor of all models: [models] x [rows, d]; a 1-D tensor is one row."""
 
@@ -52,6 +64,9 @@ class Stack:
     """(first row, row after the last) -> their block; may be called from any thread. The
     arrays stand until the same thread reads again."""
     threads: Threads
+    read_raw: Callable[[int, int], Raw | None] = lambda _begin, _end: None
+    """The models' rows as bytes; None where those do not say it all (an adapter is added to
+    them, or values that are not finite are to be read as 0)."""
 
     @property
     def elements(self) -> int:
@@ -167,7 +182,7 @@ def order_statistics(
 
 
 def locate(
-    high: NDArray[np.int64], ranks: Sequence[int]
+    high: NDArray[np.int64], ranks: Sequence[int] | NDArray[np.int64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return the bin of each rank in a histogram [bins], and the rank within that bin."""
     ends = np.cumsum(high)

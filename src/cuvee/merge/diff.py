@@ -19,7 +19,7 @@ from cuvee.merge.blocks import Block, Stack, over_blocks, shape_2d
 from cuvee.merge.diagnostics import CHUNK, Sums, cosine, relative, rounded
 from cuvee.merge.headers import Checkpoint, TensorHeader, read_headers
 from cuvee.merge.kernels import Array, fast_kernel, kernel
-from cuvee.merge.reader import Source, open_sources, read_rows
+from cuvee.merge.reader import Source, open_sources, open_tensors, read_rows, release_all
 from cuvee.merge.record import place
 from cuvee.merge.threads import Threads, open_threads, scratch
 from cuvee.progress import bar
@@ -117,7 +117,7 @@ def diff_checkpoints(a: Path, b: Path, *, threads: int) -> Difference:
     found = []
     with ExitStack() as closing:
         models = [(one, None), (other, None)]
-        sources = closing.enter_context(open_sources(models, allow_nonfinite=True))
+        sources = closing.enter_context(open_sources(models))
         pool = closing.enter_context(open_threads(threads))
         tick = closing.enter_context(bar("diff", total=len(common), unit="tensors"))
         for name in common:
@@ -226,16 +226,16 @@ def _reason(a: TensorHeader, b: TensorHeader) -> str | None:
 def _tensor(sources: Sequence[Source], name: str, threads: Threads) -> TensorDifference:
     header, other = (source.header(name) for source in sources)
     rows, d = shape_2d(header.shape)
+    both = open_tensors(sources, name, d=d, allow_nonfinite=True)
     not_finite: list[int] = []
 
     def read(begin: int, end: int) -> Block:
         models = scratch("models", (2, end - begin, d))
-        for source, out in zip(sources, models, strict=True):
-            bad, _ = read_rows(source, name, begin=begin, out=out)
-            not_finite.append(bad)
+        not_finite.extend(read_rows(both, begin, end, models))
         return Block(models, None, begin * d)
 
     amounts = compare(Stack(name, rows, d, 2, has_base=False, read=read, threads=threads))
+    release_all(both)
     dtypes = header.dtype, other.dtype
     return TensorDifference(name, header.shape, dtypes, amounts, sum(not_finite))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cuvee.atomic import write_text
 from cuvee.merge.config import config_json
 from cuvee.merge.headers import read_json
+from cuvee.merge.heatmap import write_html
 from cuvee.merge.plan import Model, Plan, paths_of
 from cuvee.merge.record import (
     RECORD,
@@ -21,6 +22,8 @@ from cuvee.merge.record import (
 )
 from cuvee.merge.shards import DTYPES, index_json
 
+PAGE = "cuvee_merge.html"
+"""The record, drawn."""
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
@@ -46,6 +49,7 @@ def finish(plan: Plan, folder: Path, rows: Sequence[TensorRow], hashes: Sequence
         warnings=plan.warnings,
     )
     write_text(folder / RECORD, record_text(record))
+    write_html(record, folder / PAGE)
     for name in TOKENIZER_FILES:
         if (plan.tokenizer_from / name).exists():
             shutil.copyfile(plan.tokenizer_from / name, folder / name)

@@ -27,20 +27,25 @@ each tensor is a chain of whole models that is never rounded in between.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
-from cuvee.merge.blocks import Block, Counts, Rule, Stack, counts, locate, values_at
-from cuvee.merge.fusion_kernels import choose, collect_scores, count_scores, divergences
+from cuvee.merge.blocks import Block, Counts, Rule, Stack, locate, order_statistics
+from cuvee.merge.fusion_kernels import WIDTH, Words, choose, score_rows
 from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array
 from cuvee.merge.methods.spec import Method
-from cuvee.merge.threads import scratch
+from cuvee.merge.threads import Threads, scratch
 
 Anchor = Literal["later", "earlier"]
 QUARTILES = (0.25, 0.5, 0.75)
+KEPT = 1 << 25
+"""Scores that are kept for selecting a quartile, by all threads together; more are counted."""
+SAMPLE, SAMPLE_SPANS = 1 << 18, 16
+"""Elements, and places in the tensor, from which the windows are guessed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,40 @@ class Step:
     """[rows] float32, >= 0."""
     statistics: FusionStatistics
     """`adopted` is still 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """A step of a chain that is being decided."""
+
+    stack: Stack
+    before: Sequence[Step]
+    """The steps before it."""
+    anchor: Anchor
+    divergence: Array
+    """[rows]"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Rows of an anchor and the other model, as bytes of the dtypes `kinds` (`kernels.KINDS`)."""
+
+    parts: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    kinds: NDArray[np.int64]
+    release: Callable[[], None] = lambda: None
+    """To be called when the bytes are not needed any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one pass learned of the scores, in one thread or in all."""
+
+    high: Counts
+    """[HIGH_BINS + 1]: how often each value of the upper bits occurs, and how many differ."""
+    near: list[Words]
+    """The scores in the windows, as bits."""
+    full: list[bool]
+    """[True] where there were too many of them to keep."""
 
 
 def arcee_fusion(stack: Stack, *, anchor: Anchor) -> Rule:
@@ -103,36 +142,32 @@ def arcee_fusion(stack: Stack, *, anchor: Anchor) -> Rule:
     return Rule(emit, tally=tally)
 
 
-def row_divergence(anchor: Array, other: Array) -> Array:
-    """Return KL(softmax(other) || softmax(anchor)) of each row: [rows, d] twice -> [rows]."""
-    found = np.empty(len(anchor), np.float32)
-    divergences(anchor, other, scratch("divergence", (3, anchor.shape[1])), found)
-    return found
-
-
 def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
-    """Return the next step of a chain: two passes over the tensor."""
+    """Return the next step of a chain.
+
+    A sample tells about where the quartiles lie. A pass over the tensor counts the upper bits
+    of all scores and keeps the scores near those places. Where the sample misled, the counts
+    say where the quartiles are, and a second pass finds them.
+    """
     divergence = np.zeros(stack.rows, np.float32)
     if not stack.elements:
         empty = FusionStatistics(0, 0, 0, None, None, None, None, degenerate=False)
         return Step(divergence, empty)
-
-    def add_high(block: Block, bins: Counts) -> None:
-        a, b = _pair(block, before, anchor)
-        rows = divergence[_rows(block)]
-        rows[:] = row_divergence(a, b)
-        bins[-1] += count_scores(a, b, rows, bins[:-1])
-
-    found = counts(stack, HIGH_BINS + 1, add_high)
-    differing = int(found[-1])
-    ranks = [int(share * (stack.elements - 1)) for share in QUARTILES]
-    bins, rests = locate(found[:-1], ranks)
-
-    def add_low(block: Block, low: Counts) -> None:
-        a, b = _pair(block, before, anchor)
-        collect_scores(a, b, divergence[_rows(block)], bins, low)
-
-    q1, median, q3 = values_at(bins, rests, counts(stack, (3, LOW_BINS), add_low))
+    passing = Pass(stack, before, anchor, divergence)
+    shares = np.array(QUARTILES)
+    ranks = (shares * (stack.elements - 1)).astype(np.int64)
+    sample = _scored(passing, _sample_spans(stack), np.zeros(3, np.uint32)).high[:-1]
+    windows = _windows(sample, (shares * (sample.sum() - 1)).astype(np.int64))
+    found = _scored(passing, stack.spans(), windows)
+    bins, rests = locate(found.high[:-1], ranks)
+    if np.any((bins < windows) | (bins >= windows + WIDTH)):
+        windows = _windows(found.high[:-1], ranks)
+        found = _scored(passing, stack.spans(), windows)
+    if found.full:  # ties by the million
+        q1, median, q3 = _counted(passing, ranks.tolist())
+    else:
+        q1, median, q3 = _selected(stack.threads, np.concatenate(found.near), bins, rests)
+    differing = int(found.high[-1])
     statistics = FusionStatistics(
         elements=stack.elements,
         differing=differing,
@@ -144,6 +179,90 @@ def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
         degenerate=bool(differing) and q1 == q3,
     )
     return Step(divergence, statistics)
+
+
+def _scored(passing: Pass, spans: Sequence[tuple[int, int]], windows: Words) -> Scores:
+    """Score the rows of the given spans: their divergence is written, the rest returned."""
+    stack = passing.stack
+
+    def start() -> Scores:
+        return Scores(np.zeros(HIGH_BINS + 1, np.int64), [], [])
+
+    def step(scores: Scores, number: int) -> None:
+        begin, end = spans[number]
+        pair = _pair(passing, (begin, end))
+        work = scratch("scores", (6, stack.d))
+        near = scratch("near", ((end - begin) * stack.d // 2 + stack.d + 1,)).view(np.uint32)
+        differing, bad, hits = score_rows(
+            pair.parts,
+            pair.kinds,
+            work,
+            passing.divergence[begin:end],
+            windows,
+            (scores.high[:-1], near),
+        )
+        if bad:
+            stack.read(begin, end)  # raises, and says where
+        pair.release()
+        scores.high[-1] += differing
+        if hits < 0 or sum(map(len, scores.near)) > KEPT // stack.threads.count:
+            scores.full[:] = [True]
+            scores.near.clear()
+        elif not scores.full:
+            scores.near.append(near[:hits].copy())
+
+    parts = stack.threads.fold(len(spans), start, step)
+    high = parts[0].high
+    for part in parts[1:]:
+        high += part.high
+    near = [words for part in parts for words in part.near]
+    return Scores(high, near, [full for part in parts for full in part.full])
+
+
+def _selected(threads: Threads, near: Words, bins: Words, rests: Counts) -> list[float]:
+    """Return the scores of rank rests[r] among those whose upper bits are bins[r]."""
+
+    def select(r: int) -> float:
+        lower = near[near >> np.uint32(16) == bins[r]].astype(np.uint16)
+        ends = np.cumsum(np.bincount(lower, minlength=LOW_BINS))
+        word = (int(bins[r]) << 16) | int(np.searchsorted(ends, rests[r], side="right"))
+        return float(np.array([word], np.uint32).view(np.float32)[0])
+
+    return threads.map(len(bins), select)
+
+
+def _counted(passing: Pass, ranks: list[int]) -> list[float]:
+    """Return the scores at the given ranks of the tensor, once the rows' divergence is known."""
+
+    def scores(block: Block) -> Array:
+        result, _ = _fused(block, passing.before, passing.anchor)
+        a, b = _ordered(result, block.models[len(passing.before) + 1], passing.anchor)
+        found: Array = np.abs(b - a)[None] * passing.divergence[_rows(block), None]
+        return found
+
+    return order_statistics(passing.stack, scores, [ranks])[0]
+
+
+def _sample_spans(stack: Stack) -> list[tuple[int, int]]:
+    """Return spans of rows, spread over the tensor, of about SAMPLE elements in all."""
+    rows = max(1, SAMPLE // max(1, SAMPLE_SPANS * stack.d))
+    if rows * SAMPLE_SPANS >= stack.rows:
+        return stack.spans()
+    return [
+        (begin, begin + rows)
+        for begin in (
+            number * (stack.rows - rows) // (SAMPLE_SPANS - 1) for number in range(SAMPLE_SPANS)
+        )
+    ]
+
+
+def _windows(high: Counts, ranks: Counts) -> Words:
+    """Return the first bins of windows of WIDTH bins in whose middle the ranks lie."""
+    bins, _ = locate(high, ranks)
+    first: Words = np.clip(bins.astype(np.int64) - WIDTH // 2, 0, HIGH_BINS - WIDTH).astype(
+        np.uint32
+    )
+    return first
 
 
 def _fused(block: Block, steps: Sequence[Step], anchor: Anchor) -> tuple[Array, list[int]]:
@@ -161,10 +280,20 @@ def _fused(block: Block, steps: Sequence[Step], anchor: Anchor) -> tuple[Array, 
     return result, adopted
 
 
-def _pair(block: Block, before: Sequence[Step], anchor: Anchor) -> tuple[Array, Array]:
-    """Return (anchor, other) of the step that follows `before`."""
+def _pair(passing: Pass, span: tuple[int, int]) -> Pair:
+    """Return (anchor, other) of a step, rows of a span as bytes."""
+    stack, before, anchor = passing.stack, passing.before, passing.anchor
+    if not before and (raw := stack.read_raw(*span)) is not None:
+        order = [1, 0] if anchor == "later" else [0, 1]
+        return Pair((raw.parts[order[0]], raw.parts[order[1]]), raw.kinds[order], raw.release)
+    block = stack.read(*span)
     result, _ = _fused(block, before, anchor)
-    return _ordered(result, block.models[len(before) + 1], anchor)
+    a, b = _ordered(result, block.models[len(before) + 1], anchor)
+    return Pair((_bytes(a), _bytes(b)), np.zeros(2, np.int64))
+
+
+def _bytes(values: Array) -> NDArray[np.uint8]:
+    return values.reshape(-1).view(np.uint8)
 
 
 def _ordered(result: Array, following: Array, anchor: Anchor) -> tuple[Array, Array]:

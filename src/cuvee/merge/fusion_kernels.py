@@ -7,10 +7,16 @@ Blocks are float32 [rows, d], C-contiguous and finite. The formulas and their re
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import Array, fused_kernel, kernel, lane_sum
+from cuvee.merge.kernels import Array, fused_kernel, kernel, lane_sum, widen_all
 
+Words = NDArray[np.uint32]
+
+WIDTH = 5
+"""Values of a score's upper 16 bits in a window, in which a quartile is looked for."""
 NARROW = 0.05
 """Rows in which no weight moved by more take short series, exact to float32 up to here."""
+SMALL = 0.35
+"""|weight| up to which the short series of its exp is exact to float32."""
 MODERATE = 0.5
 """|r| below which `r e^r - expm1(r)` is taken from its series, above from the formula."""
 SAFE_EXPONENT = 60.0
@@ -36,17 +42,33 @@ def exponentials(values: Array, out: Array) -> None:
         words[j] += np.int32(n) << np.int32(23)
 
 
+@fused_kernel
+def small_exponentials(values: Array, out: Array) -> None:
+    """Write exp(values) [d], |values| <= SMALL: the Taylor series to the sixth power."""
+    for j in range(values.size):
+        x = values[j]
+        p = np.float32(1 / 120) + x * np.float32(1 / 720)
+        p = np.float32(1 / 24) + x * p
+        p = np.float32(1 / 6) + x * p
+        p = np.float32(1 / 2) + x * p
+        out[j] = np.float32(1) + x * (np.float32(1) + x * p)
+
+
 @kernel
-def differences(a: Array, b: Array, delta: Array) -> tuple[int, int]:
-    """Write b - a [d] to `delta`; return how many exceed NARROW, and SAFE_EXPONENT in a or b."""
-    far = extreme = np.int32(0)
+def differences(a: Array, b: Array, delta: Array) -> tuple[int, int, int]:
+    """Write b - a [d] to `delta`; return how many of it exceed NARROW, of a SMALL.
+
+    The third: how many of a or b exceed SAFE_EXPONENT.
+    """
+    far = large = extreme = np.int32(0)
+    safe = np.float32(SAFE_EXPONENT)
     for j in range(a.size):
         x = b[j] - a[j]
         delta[j] = x
-        beyond = (abs(a[j]) > np.float32(SAFE_EXPONENT)) | (abs(b[j]) > np.float32(SAFE_EXPONENT))
         far = np.int32(far + np.int32(abs(x) > np.float32(NARROW)))
-        extreme = np.int32(extreme + np.int32(beyond))
-    return far, extreme
+        large = np.int32(large + np.int32(abs(a[j]) > np.float32(SMALL)))
+        extreme = np.int32(extreme + np.int32((abs(a[j]) > safe) | (abs(b[j]) > safe)))
+    return int(far), int(large), int(extreme)
 
 
 @fused_kernel
@@ -120,84 +142,98 @@ def extreme_divergence(anchor: Array, other: Array) -> float:
 
 
 @kernel
-def divergences(anchor: Array, other: Array, scratch: Array, out: Array) -> None:
-    """Write KL(softmax(other) || softmax(anchor)) of each row [rows] to `out`; all >= 0.
-
-    `scratch`: [3, d], overwritten.
-    """
-    w, v, delta = scratch[0], scratch[1], scratch[2]
-    for i in range(anchor.shape[0]):
-        a, b = anchor[i], other[i]
-        far, extreme = differences(a, b, delta)
-        if extreme:
-            divergence = extreme_divergence(a, b)
-        elif not far:
-            exponentials(a, w)
-            divergence = narrow_divergence(w, delta, v)
-        else:
-            exponentials(a, w)
-            exponentials(b, v)
-            divergence = wide_divergence(w, v, delta)
-        out[i] = max(divergence, 0.0)
+def row_divergence(a: Array, b: Array, w: Array, v: Array, delta: Array) -> float:
+    """Return KL(softmax(b) || softmax(a)) >= 0 of one row [d]; `w`, `v`, `delta`: scratch [d]."""
+    far, large, extreme = differences(a, b, delta)
+    if extreme:
+        return max(extreme_divergence(a, b), 0.0)
+    if large:
+        exponentials(a, w)
+    else:
+        small_exponentials(a, w)
+    if not far:
+        return max(narrow_divergence(w, delta, v), 0.0)
+    exponentials(b, v)
+    return max(wide_divergence(w, v, delta), 0.0)
 
 
 @kernel
-def count_scores(anchor: Array, other: Array, divergence: Array, bins: NDArray[np.int64]) -> int:
-    """Add the scores' upper 16 bits to a histogram; return how many elements differ at all.
-
-    Score: |other - anchor| times the row's `divergence` [rows]. `bins`: [HIGH_BINS].
-    """
-    differing = 0
-    words = np.empty(anchor.shape[1], np.uint32)
-    scores = words.view(np.float32)
-    for i in range(anchor.shape[0]):
-        a, b = anchor[i], other[i]
-        for j in range(a.size):
-            scores[j] = abs(b[j] - a[j]) * divergence[i]
-        for j in range(a.size):
-            differing += a[j] != b[j]
-        for j in range(a.size):
-            bins[words[j] >> np.uint32(16)] += 1
-    return differing
+def row_scores(a: Array, b: Array, divergence: float, scores: Array) -> int:
+    """Write |b - a| times the row's divergence [d]; return how many elements differ at all."""
+    factor = np.float32(divergence)
+    differing = np.int32(0)
+    for j in range(a.size):
+        scores[j] = abs(b[j] - a[j]) * factor
+        differing = np.int32(differing + np.int32(a[j] != b[j]))
+    return int(differing)
 
 
 @kernel
-def _add_lower(word: np.uint32, high: NDArray[np.uint32], bins: NDArray[np.int64]) -> None:
-    for r in range(high.size):
-        if word >> np.uint32(16) == high[r]:
-            bins[r, word & np.uint32(0xFFFF)] += 1
+def count_row(words: Words, windows: Words, high: NDArray[np.int64], near: Words, hits: int) -> int:
+    """Add the upper bits of a row's scores [d] to `high`, and copy those in a window to `near`.
 
-
-@kernel
-def collect_scores(
-    anchor: Array,
-    other: Array,
-    divergence: Array,
-    high: NDArray[np.uint32],
-    bins: NDArray[np.int64],
-) -> None:
-    """Add the lower bits of scores whose upper bits are `high[r]` to row r of `bins`.
-
-    `high`: [3] bins, in ascending order; `bins`: [3, LOW_BINS].
+    They are written from near[hits] on; returns where the next one belongs. At least d + 1
+    places must be left.
     """
-    h0, h1, h2 = high[0], high[1], high[2]
-    # About 1 % of the scores is wanted: eight flags are looked at together.
-    eights = np.zeros((anchor.shape[1] + 7) // 8, np.uint64)
+    # One flag a score, then eight flags at a time: few scores lie in a window.
+    eights = np.zeros((words.size + 7) // 8, np.uint64)
     flags = eights.view(np.uint8)
-    words = np.empty(anchor.shape[1], np.uint32)
-    scores = words.view(np.float32)
-    for i in range(anchor.shape[0]):
-        a, b = anchor[i], other[i]
-        for j in range(a.size):
-            scores[j] = abs(b[j] - a[j]) * divergence[i]
-        for j in range(a.size):
-            upper = words[j] >> np.uint32(16)
-            flags[j] = (upper == h0) | (upper == h1) | (upper == h2)
-        for g in range(eights.size):
-            if eights[g]:
-                for j in range(8 * g, min(8 * g + 8, a.size)):
-                    if flags[j]:
-                        _add_lower(words[j], high, bins)
+    first, second, third = windows[0], windows[1], windows[2]
+    width = np.uint32(WIDTH)
+    for j in range(words.size):
+        high[words[j] >> np.uint32(16)] += 1
+    for j in range(words.size):
+        upper = words[j] >> np.uint32(16)
+        flags[j] = (
+            (np.uint32(upper - first) < width)
+            | (np.uint32(upper - second) < width)
+            | (np.uint32(upper - third) < width)
+        )
+    for g in range(words.size // 8):
+        if eights[g]:
+            for j in range(8 * g, 8 * g + 8):  # without a branch: hits come at random
+                near[hits] = words[j]
+                hits += flags[j]
+    for j in range(words.size - words.size % 8, words.size):
+        near[hits] = words[j]
+        hits += flags[j]
+    return hits
+
+
+@kernel
+def score_rows(
+    pair: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    kinds: NDArray[np.int64],
+    scratch: Array,
+    divergence: Array,
+    windows: Words,
+    found: tuple[NDArray[np.int64], Words],
+) -> tuple[int, int, int]:
+    """Score rows of (anchor, other), given as bytes: one reading, rows stay in the cache.
+
+    `kinds`: [2], dtypes as `kernels.KINDS`; `scratch`: [6, d], overwritten; `divergence`:
+    [rows], written. `found`: to the first [HIGH_BINS] is added how often each value of the
+    scores' upper 16 bits occurs; to the second are written the scores (as bits) whose upper
+    bits lie in windows[r] ... windows[r] + WIDTH - 1 for an r of the three. Returns how many
+    elements differ, how many values were not finite (what was found then means nothing), and
+    how many scores lie in windows: -1 if the second array has no room for them.
+    """
+    rows, d = divergence.size, scratch.shape[1]
+    high, near = found
+    inputs, w, v, delta, scores = scratch[:2], scratch[2], scratch[3], scratch[4], scratch[5]
+    size_a, size_b = pair[0].size // rows, pair[1].size // rows
+    differing = bad = hits = 0
+    full = False
+    for i in range(rows):
+        parts = (pair[0][i * size_a : (i + 1) * size_a], pair[1][i * size_b : (i + 1) * size_b])
+        bad += widen_all(parts, kinds, inputs)
+        a, b = inputs[0], inputs[1]
+        divergence[i] = row_divergence(a, b, w, v, delta)
+        differing += row_scores(a, b, divergence[i], scores)
+        if hits + d + 1 > near.size:  # begin again: only the counts are of use now
+            full, hits = True, 0
+        hits = count_row(scores.view(np.uint32), windows, high, near, hits)
+    return differing, bad, -1 if full else hits
 
 
 @kernel
@@ -207,11 +243,14 @@ def choose(anchor: Array, other: Array, divergence: Array, threshold: float, out
     `out` may be `anchor` or `other` itself.
     """
     limit = np.float32(threshold)
-    adopted = 0
+    total = 0
     for i in range(anchor.shape[0]):
         a, b, c = anchor[i], other[i], out[i]
+        factor = divergence[i]
+        adopted = np.int32(0)
         for j in range(a.size):
-            take = abs(b[j] - a[j]) * divergence[i] >= limit
-            adopted += take
+            take = abs(b[j] - a[j]) * factor >= limit
+            adopted = np.int32(adopted + np.int32(take))
             c[j] = b[j] if take else a[j]
-    return adopted
+        total += int(adopted)
+    return total

@@ -8,6 +8,7 @@ on first use (kept on disk beside this file, or in numba's cache folder).
 Sums that decide weights are taken in lanes, in an order that the source states: left to the
 compiler (`fastmath`), the order of a sum changes with what it inlines where, and so would the
 last bits of a merge between a first run, which compiles, and a second, which does not.
+Counts are kept in int32, which is half the work for vector units: no block has 2^31 elements.
 `fastmath` also assumes that no value is NaN or infinite; what looks for such values does it
 on integers.
 """
@@ -26,8 +27,10 @@ HIGH_BINS = 1 << 15
 """Bins of the first histogram: sign (0), exponent and 7 bits of a float32's fraction."""
 LOW_BINS = 1 << 16
 """Bins of the second: the other 16 bits."""
-
 LANES = 64
+"""Partial sums of `lane_sum`."""
+KINDS = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
+"""Dtypes as safetensors names them -> what `widen_all` takes them for."""
 
 
 def kernel(function: F) -> F:
@@ -49,12 +52,12 @@ def fast_kernel(function: F) -> F:
 def widen_bf16(bits: NDArray[np.uint16], out: Array) -> int:
     """Write bfloat16 [n], given as its bits, as float32 [n]; return how many are not finite."""
     words = out.view(np.uint32)
-    bad = 0
+    bad = np.int32(0)
     for i in range(bits.size):
         word = np.uint32(bits[i])
         words[i] = word << np.uint32(16)
-        bad += (word & np.uint32(0x7F80)) == np.uint32(0x7F80)
-    return bad
+        bad = np.int32(bad + np.int32((word & np.uint32(0x7F80)) == np.uint32(0x7F80)))
+    return int(bad)
 
 
 @kernel
@@ -65,13 +68,34 @@ def widen_f16(bits: NDArray[np.uint16], out: Array) -> int:
     """
     words = out.view(np.uint32)
     shift = np.float32(2.0**112)
-    bad = 0
+    bad = np.int32(0)
     for i in range(bits.size):
         word = np.uint32(bits[i])
         words[i] = (word & np.uint32(0x7FFF)) << np.uint32(13)
         out[i] *= shift
         words[i] |= (word & np.uint32(0x8000)) << np.uint32(16)
-        bad += (word & np.uint32(0x7C00)) == np.uint32(0x7C00)
+        bad = np.int32(bad + np.int32((word & np.uint32(0x7C00)) == np.uint32(0x7C00)))
+    return int(bad)
+
+
+@kernel
+def widen_all(parts: tuple[NDArray[np.uint8], ...], kinds: NDArray[np.int64], out: Array) -> int:
+    """Write the values of n byte arrays as float32 [n, size]; return how many are not finite.
+
+    `kinds`: [n], values of `KINDS`. float64 is rounded.
+    """
+    bad = 0
+    for i in range(len(parts)):
+        if kinds[i] == 1:
+            bad += widen_bf16(parts[i].view(np.uint16), out[i])
+        elif kinds[i] == 2:
+            bad += widen_f16(parts[i].view(np.uint16), out[i])
+        else:
+            if kinds[i] == 0:
+                out[i][:] = parts[i].view(np.float32)
+            else:
+                out[i][:] = parts[i].view(np.float64)
+            bad += count_not_finite(out[i])
     return bad
 
 
@@ -79,10 +103,11 @@ def widen_f16(bits: NDArray[np.uint16], out: Array) -> int:
 def count_not_finite(values: Array) -> int:
     """Return how many of float32 [n] are NaN or infinite."""
     words = values.view(np.uint32)
-    bad = 0
+    bad = np.int32(0)
     for i in range(words.size):
-        bad += (words[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000)
-    return bad
+        exponent = words[i] & np.uint32(0x7F800000)
+        bad = np.int32(bad + np.int32(exponent == np.uint32(0x7F800000)))
+    return int(bad)
 
 
 @kernel
@@ -92,15 +117,15 @@ def narrow_bf16(values: Array, bits: NDArray[np.uint16], back: Array) -> int:
     `bits`: the result; `back`: the result as float32. What does not fit is NaN or infinite.
     """
     words, back_words = values.view(np.uint32), back.view(np.uint32)
-    bad = 0
-    for i in range(words.size):
+    bad = np.int32(0)
+    for i in range(words.size):  # uint32 throughout: numba would go on in 64 bits
         word = words[i]
-        even = (word >> np.uint32(16)) & np.uint32(1)
-        kept = (word + np.uint32(0x7FFF) + even) >> np.uint32(16)
+        even = np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(1))
+        kept = np.uint32(np.uint32(word + np.uint32(np.uint32(0x7FFF) + even)) >> np.uint32(16))
         bits[i] = np.uint16(kept)
-        back_words[i] = kept << np.uint32(16)
-        bad += (kept & np.uint32(0x7F80)) == np.uint32(0x7F80)
-    return bad
+        back_words[i] = np.uint32(kept << np.uint32(16))
+        bad = np.int32(bad + np.int32((kept & np.uint32(0x7F80)) == np.uint32(0x7F80)))
+    return int(bad)
 
 
 @kernel

@@ -26,6 +26,7 @@ from cuvee.merge.methods.table import METHODS
 from cuvee.merge.parameters import method_parameters, missing_values, unused_filters
 from cuvee.merge.record import place
 from cuvee.merge.shards import DTYPES, Shard, plan_shards
+from cuvee.merge.wording import listed_names
 
 NAMES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Name in safetensors -> name in a config, of what can be written."""
@@ -110,11 +111,13 @@ def make_plan(config: MergeConfig, out: Path, *, threads: int, max_ram: int | No
     base = load(config.base) if config.base else None
     reference = load(config.reference) if config.reference else None
     method = METHODS[config.method]
-    decided = config.tokenizer is not None
-    together = [*models, *(model for model in (base, reference) if model)]
+    decided = config.tokenizer is not None or config.chat_template is not None
+    together = [*models, *([base] if base else [])]
     warnings = check_agreement(
         _distinct([model.checkpoint for model in together]), tokenizer_decided=decided
     )
+    if reference:
+        _require_same_tensors(models[0].checkpoint, reference.checkpoint)
     tensors = models[0].checkpoint.tensors
     _require_settings(config, method, list(tensors))
     out_dtype = config.out_dtype or _own_dtype(models)
@@ -191,6 +194,15 @@ def _distinct(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     return list({checkpoint.path: checkpoint for checkpoint in checkpoints}.values())
 
 
+def _require_same_tensors(checkpoint: Checkpoint, reference: Checkpoint) -> None:
+    """Raise MergeError where a reference is not of the models' shapes; no more is asked of it."""
+    shapes = {name: header.shape for name, header in checkpoint.tensors.items()}
+    others = {name: header.shape for name, header in reference.tensors.items()}
+    if wrong := sorted(set(shapes.items()) ^ set(others.items())):
+        names = listed_names(sorted({name for name, _ in wrong}))
+        raise MergeError(f"reference {reference.path}: tensors missing or of other shapes: {names}")
+
+
 def _require_settings(config: MergeConfig, method: Method, tensors: Sequence[str]) -> None:
     problems = [*unused_filters(config, tensors), *missing_values(config, method, tensors)]
     if problems:
@@ -200,7 +212,7 @@ def _require_settings(config: MergeConfig, method: Method, tensors: Sequence[str
 def _own_dtype(models: Sequence[Model]) -> Dtype:
     """Return the one dtype all weights are stored in; RecipeError where there are more."""
     found = {t.dtype for model in models for t in model.checkpoint.tensors.values()}
-    if len(found) == 1 and (dtype := NAMES.get(*found)):
+    if len(found) == 1 and (dtype := NAMES.get(next(iter(found)))):
         return dtype
     raise RecipeError(
         f"out_dtype: the models' weights are {', '.join(sorted(found))}; say which dtype the "

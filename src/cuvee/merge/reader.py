@@ -1,14 +1,16 @@
 """Reads rows of tensors from checkpoints as float32: what stands between files and blocks.
 
-Weights are read with `pread` into buffers that each thread keeps, not mapped: a page that is
-mapped counts as the process's memory, and a file cut short would kill it. What a pass needs
-again it reads again, from the page cache as a rule.
+Files are mapped, so that weights go from the page cache straight into the kernel that widens
+them. Mapped pages count as the process's memory: what was read is given back at once in large
+tensors and after each tensor in small ones. What a later pass needs is read again, from the
+page cache as a rule. A file that is cut short while it is read ends the process with a bus
+error; the merge then goes on where it was.
 """
 
 import dataclasses
-import os
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +19,22 @@ from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
 from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader
-from cuvee.merge.kernels import Array, count_not_finite, widen_bf16, widen_f16
-from cuvee.merge.lora import Adapter, add_low_rank
-from cuvee.merge.threads import scratch
+from cuvee.merge.kernels import KINDS, Array, widen_all
+from cuvee.merge.lora import Adapter, LowRank, add_low_rank
+
+Bytes = NDArray[np.uint8]
+
+WINDOW_BYTES = 64_000_000
+"""A tensor that is larger is given back to the system block by block."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A model's tensors with its files open."""
+    """A model's tensors with its files mapped."""
 
     checkpoint: Checkpoint
     adapter: Adapter | None
-    files: Mapping[Path, int]
-    """File -> descriptor."""
-    allow_nonfinite: bool
-    """True: NaN and infinite values are read as 0 and counted; False: they raise."""
+    files: Mapping[Path, mmap.mmap]
 
     def header(self, name: str) -> TensorHeader:
         """Return where a tensor is: in the checkpoint, or in an adapter that replaces it."""
@@ -39,72 +42,117 @@ class Source:
         return replaced.get(name) or self.checkpoint.tensors[name]
 
 
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+    """One tensor as several sources hold it, [n] times [rows, d]."""
+
+    headers: tuple[TensorHeader, ...]
+    files: tuple[mmap.mmap, ...]
+    raw: tuple[Bytes, ...]
+    """All bytes of the tensor, mapped."""
+    kinds: NDArray[np.int64]
+    low_rank: tuple[LowRank | None, ...]
+    row_bytes: tuple[int, ...]
+    allow_nonfinite: bool
+    """True: NaN and infinite values are read as 0; False: they raise."""
+
+
 @contextmanager
-def open_sources(
-    models: Sequence[tuple[Checkpoint, Adapter | None]], *, allow_nonfinite: bool
-) -> Iterator[list[Source]]:
-    """Open the files of every model for reading; they are closed on leaving."""
-    with ExitStack() as closing:
-        opened = []
-        for checkpoint, adapter in models:
-            headers = [
-                *checkpoint.tensors.values(),
-                *(adapter.replaced if adapter else {}).values(),
-            ]
-            files: dict[Path, int] = {}
-            for file in {header.file for header in headers}:
-                files[file] = os.open(file, os.O_RDONLY)
-                closing.callback(os.close, files[file])
-            opened.append(Source(checkpoint, adapter, files, allow_nonfinite))
-        yield opened
+def open_sources(models: Sequence[tuple[Checkpoint, Adapter | None]]) -> Iterator[list[Source]]:
+    """Map the files of every model for reading; they are released on leaving."""
+    opened = []
+    for checkpoint, adapter in models:
+        headers = [*checkpoint.tensors.values(), *(adapter.replaced if adapter else {}).values()]
+        files = {file: _map(file) for file in {header.file for header in headers}}
+        opened.append(Source(checkpoint, adapter, files))
+    # Arrays may still point into the maps, so they are not closed but left to be collected.
+    yield opened
 
 
-def read_rows(source: Source, name: str, *, begin: int, out: Array) -> tuple[int, int]:
-    """Fill `out` [rows, d] with a tensor's rows from `begin` on.
+def open_tensors(
+    sources: Sequence[Source], name: str, *, d: int, allow_nonfinite: bool = False
+) -> Tensors:
+    """Return a tensor of the given sources, with rows of `d` elements, ready to be read."""
+    headers = tuple(source.header(name) for source in sources)
+    files = tuple(source.files[h.file] for source, h in zip(sources, headers, strict=True))
+    return Tensors(
+        headers=headers,
+        files=files,
+        raw=tuple(
+            np.frombuffer(file, np.uint8, h.end - h.begin, h.begin)
+            for file, h in zip(files, headers, strict=True)
+        ),
+        kinds=np.array([KINDS[header.dtype] for header in headers], np.int64),
+        low_rank=tuple(s.adapter.low_rank.get(name) if s.adapter else None for s in sources),
+        row_bytes=tuple(d * ITEMSIZE[header.dtype] for header in headers),
+        allow_nonfinite=allow_nonfinite,
+    )
 
-    Returns how many values were not finite (read as 0), and the 64-bit xxh3 of the bytes read.
-    Raises MergeError for such values unless they are allowed, for a file cut short, and
-    OSError where reading fails.
+
+def read_rows(tensors: Tensors, begin: int, end: int, out: Array) -> list[int]:
+    """Fill `out` [n, rows, d] with rows `begin` to `end` (not included) of every source.
+
+    Returns how many values of each source were not finite (read as 0). Raises MergeError for
+    such values unless they are allowed.
     """
-    header = source.header(name)
-    itemsize, flat = ITEMSIZE[header.dtype], out.reshape(-1)
-    offset = header.begin + begin * out.shape[1] * itemsize
-    words = -(-flat.size * itemsize // 4)
-    raw = scratch("raw", (words,)).view(np.uint8)[: flat.size * itemsize]
-    _pread(source.files[header.file], raw, offset, header)
-    bad = _widen(raw, header.dtype, flat)
-    if bad:
-        _refuse_or_clear(source, header, flat, bad)
-    low = source.adapter.low_rank.get(name) if source.adapter else None
-    if low is not None:
-        add_low_rank(out, low, begin, begin + out.shape[0])
-    return bad, xxhash.xxh3_64_intdigest(raw)
+    parts = raw_rows(tensors, begin, end)
+    bad = widen_all(parts, tensors.kinds, out.reshape(len(parts), -1))
+    counts = _counts_of_bad(tensors, out) if bad else [0] * len(parts)
+    for low, values in zip(tensors.low_rank, out, strict=True):
+        if low is not None:
+            add_low_rank(values, low, begin, end)
+    release_rows(tensors, begin, end)
+    return counts
 
 
-def _pread(file: int, raw: NDArray[np.uint8], offset: int, header: TensorHeader) -> None:
-    done, view = 0, memoryview(raw)
-    while done < raw.size:
-        got = os.preadv(file, [view[done:]], offset + done)
-        if not got:
-            raise MergeError(f"{header.file}: ends within tensor {header.name}; it was cut short")
-        done += got
+def raw_rows(tensors: Tensors, begin: int, end: int) -> tuple[Bytes, ...]:
+    """Return the bytes of rows `begin` to `end` (not included) of every source, mapped."""
+    return tuple(
+        raw[begin * size : end * size]
+        for raw, size in zip(tensors.raw, tensors.row_bytes, strict=True)
+    )
 
 
-def _widen(raw: NDArray[np.uint8], dtype: str, out: Array) -> int:
-    """Write raw bytes as float32; return how many values are not finite."""
-    if dtype == "BF16":
-        return int(widen_bf16(raw.view(np.uint16), out))
-    if dtype == "F16":
-        return int(widen_f16(raw.view(np.uint16), out))
-    out[:] = raw.view(np.float64 if dtype == "F64" else np.float32)
-    return int(count_not_finite(out))
+def hashes(tensors: Tensors, begin: int, end: int) -> list[int]:
+    """Return the 64-bit xxh3 of those rows' bytes in every source."""
+    return [xxhash.xxh3_64_intdigest(part.data) for part in raw_rows(tensors, begin, end)]
 
 
-def _refuse_or_clear(source: Source, header: TensorHeader, values: Array, bad: int) -> None:
-    if not source.allow_nonfinite:
+def release_rows(tensors: Tensors, begin: int, end: int) -> None:
+    """Give the pages of those rows back to the system, where the tensor is a large one."""
+    for file, header, size in zip(tensors.files, tensors.headers, tensors.row_bytes, strict=True):
+        if header.end - header.begin > WINDOW_BYTES:
+            release(file, header.begin + begin * size, header.begin + end * size)
+
+
+def release_all(tensors: Tensors) -> None:
+    """Give the tensor's pages back to the system; they are read again where they are needed."""
+    for file, header in zip(tensors.files, tensors.headers, strict=True):
+        release(file, header.begin, header.end)
+
+
+def release(file: mmap.mmap, begin: int, end: int) -> None:
+    """Give pages that lie within bytes `begin` to `end` of a mapped file back to the system."""
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = end - first
+    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+def _map(file: Path) -> mmap.mmap:
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+
+
+def _counts_of_bad(tensors: Tensors, out: Array) -> list[int]:
+    """Raise for values that are not finite, or set them to 0 and count them by source."""
+    found = [int(np.count_nonzero(~np.isfinite(values))) for values in out]
+    if not tensors.allow_nonfinite:
+        where = [f"{h.file} ({n})" for h, n in zip(tensors.headers, found, strict=True) if n]
         raise MergeError(
-            f"{header.file}: tensor {header.name} holds NaN or infinite values ({bad} in one "
-            "block); its training went wrong: train it again, or read them as 0 with "
-            "--allow-nonfinite"
+            f"tensor {tensors.headers[0].name} holds NaN or infinite values in {', '.join(where)} "
+            "in one block; that training went wrong: train it again, or read them as 0 with "
+            "--allow-nonfinite (`allow_nonfinite: true`)"
         )
-    values[~np.isfinite(values)] = 0
+    np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return found

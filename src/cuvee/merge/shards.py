@@ -98,7 +98,7 @@ def rounded(values: Array, dtype: str) -> tuple[NDArray[np.uint8], Array, int]:
 
 def write_at(file: int, data: NDArray[np.uint8], offset: int) -> None:
     """Write all bytes at an offset of a file descriptor. Raises OSError (disk full)."""
-    done, view = 0, memoryview(data)
+    done, view = 0, data.data
     while done < data.size:
         done += os.pwrite(file, view[done:], offset + done)
 

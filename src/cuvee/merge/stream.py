@@ -11,6 +11,7 @@ under its name when it is whole.
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,14 +22,23 @@ from numpy.typing import NDArray
 from cuvee import __version__
 from cuvee.atomic import hold, remove
 from cuvee.errors import MergeError
-from cuvee.merge.blocks import Block, Rule, Stack, shape_2d
+from cuvee.merge.blocks import Block, Raw, Rule, Stack, shape_2d
 from cuvee.merge.config import MergeConfig, config_json
 from cuvee.merge.diagnostics import Sums, measure, sums_length
 from cuvee.merge.finish import finish
 from cuvee.merge.fusion import arcee_fusion
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
 from cuvee.merge.plan import Plan, make_plan, memory_needed, paths_of
-from cuvee.merge.reader import Source, open_sources, read_rows
+from cuvee.merge.reader import (
+    Source,
+    hashes,
+    open_sources,
+    open_tensors,
+    raw_rows,
+    read_rows,
+    release_all,
+    release_rows,
+)
 from cuvee.merge.record import Merged, TensorRow, row_from_json, row_json
 from cuvee.merge.shards import DTYPES, open_shard, prepare_shard, rounded, write_at
 from cuvee.merge.threads import Threads, open_threads, scratch
@@ -115,18 +125,24 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
         say(f"merge: going on; {len(lines)} of {len(plan.tensors)} tensors are merged already")
     models = [(model.checkpoint, model.adapter) for model in read]
     with ExitStack() as stack:
-        allowed = plan.config.allow_nonfinite
-        sources = stack.enter_context(open_sources(models, allow_nonfinite=allowed))
+        sources = stack.enter_context(open_sources(models))
         threads = stack.enter_context(open_threads(plan.threads))
         journal = stack.enter_context(open_journal(folder, key, lines.values()))
         places = _open_shards(plan, folder, stack)
+        synced = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sync"))
         work = Work(plan, sources, threads, places, _rule(plan))
         tick = stack.enter_context(bar("merge", total=len(plan.tensors), unit="tensors"))
+        syncing: Future[None] | None = None
         for name in plan.tensors if resumable else sorted(plan.tensors):
             if name not in lines:
                 row, hashes = _merge_tensor(work, name)
                 lines[name] = row_json(row) | {"hashes": hashes}
                 note(journal, lines[name])
+                # The disk works while the next tensors are merged.
+                if syncing is None or syncing.done():
+                    if syncing:
+                        syncing.result()  # a full disk may show only now
+                    syncing = synced.submit(os.fdatasync, places[name][0])
             tick(1)
         for file in {file for file, _ in places.values()}:
             os.fsync(file)
@@ -165,23 +181,37 @@ def _rule(plan: Plan) -> Callable[[Stack], Rule]:
 
 def _merge_tensor(work: Work, name: str) -> tuple[TensorRow, list[int]]:
     """Merge one tensor into its file; return its row and the hash of each input's bytes."""
-    plan = work.plan
-    shape = plan.shape(name)
-    rows, d = shape_2d(shape)
-
-    def read(begin: int, end: int) -> Block:
-        return _read(work, name, begin, (end - begin, d))[0]
-
-    has_base = plan.base is not None
-    stack = Stack(name, rows, d, len(plan.models), has_base, read, work.threads)
-    rule = work.rule(stack)
+    plan, sources = work.plan, work.sources
+    rows, d = shape_2d(plan.shape(name))
+    count, has_base = len(plan.models), plan.base is not None
+    allowed = plan.config.allow_nonfinite
+    inputs = open_tensors(sources[: count + has_base], name, d=d, allow_nonfinite=allowed)
+    others = open_tensors(sources[count + has_base :], name, d=d, allow_nonfinite=allowed)
     file, place = work.places[name]
     itemsize = DTYPES[plan.out_dtype][1]
+
+    def read(begin: int, end: int) -> Block:
+        return read_block(begin, end)[0]
+
+    def read_block(begin: int, end: int) -> tuple[Block, list[int]]:
+        values = scratch("inputs", (count + has_base, end - begin, d))
+        bad = read_rows(inputs, begin, end, values)
+        return Block(values[:count], values[count] if has_base else None, begin * d), bad
+
+    def read_raw(begin: int, end: int) -> Raw | None:
+        if allowed or any(inputs.low_rank):
+            return None
+        parts = raw_rows(inputs, begin, end)
+        return Raw(parts, inputs.kinds, lambda: release_rows(inputs, begin, end))
+
+    stack = Stack(name, rows, d, count, has_base, read, work.threads, read_raw)
+    rule = work.rule(stack)
     spans = stack.spans()
 
     def write(number: int) -> tuple[Sums, list[int], list[int]]:
         begin, end = spans[number]
-        block, bad, hashes = _read(work, name, begin, (end - begin, d))
+        digests = hashes(inputs, begin, end)
+        block, bad = read_block(begin, end)
         data, values, lost = rounded(rule.emit(block), plan.out_dtype)
         if lost:
             raise MergeError(
@@ -189,45 +219,26 @@ def _merge_tensor(work: Work, name: str) -> tuple[TensorRow, list[int]]:
                 "set out_dtype to bfloat16 or float32"
             )
         write_at(file, data, place + block.begin * itemsize)
-        return measure(block.models, _reference(work, name, block), values), bad, hashes
+        reference = block.base
+        if others.headers:
+            reference = scratch("reference", (1, end - begin, d))
+            read_rows(others, begin, end, reference)
+            reference = reference[0]
+        return measure(block.models, reference, values), bad, digests
 
     written = work.threads.map(len(spans), write)
-    sums = np.zeros(sums_length(len(plan.models)), np.float64)
+    release_all(inputs)
+    release_all(others)
+    sums = np.zeros(sums_length(count), np.float64)
     for part, _, _ in written:
         sums += part
     facts = dict(rule.facts) | (dict(rule.tally()) if rule.tally else {})
-    inputs = range(len(plan.inputs))
-    cleared = [sum(bad[i] for _, bad, _ in written) for i in inputs]
+    cleared = [sum(bad[i] for _, bad, _ in written) for i in range(len(inputs.headers))]
     if any(cleared):
         facts["read_as_0"] = cleared
-    hashes = [_joined([part[i] for _, _, part in written]) for i in inputs]
-    return TensorRow(name, shape, facts, tuple(float(value) for value in sums)), hashes
-
-
-def _read(
-    work: Work, name: str, begin: int, shape: tuple[int, int]
-) -> tuple[Block, list[int], list[int]]:
-    """Return a block, and of each input how many values were not finite and the bytes' hash."""
-    count = len(work.plan.models)
-    models = scratch("models", (count, *shape))
-    base = scratch("base", shape) if work.plan.base else None
-    parts = [models[i] for i in range(count)] + ([] if base is None else [base])
-    found = [
-        read_rows(source, name, begin=begin, out=part)
-        for source, part in zip(work.sources, parts, strict=False)
-    ]
-    block = Block(models, base, begin * shape[1])
-    return block, [bad for bad, _ in found], [digest for _, digest in found]
-
-
-def _reference(work: Work, name: str, block: Block) -> NDArray[np.float32] | None:
-    """Return the block of the model from which changes are measured, None without one."""
-    if len(work.sources) == len(work.plan.inputs):
-        return block.base
-    rows, d = block.models.shape[1:]
-    out = scratch("reference", (rows, d))
-    read_rows(work.sources[-1], name, begin=block.begin // d, out=out)
-    return out
+    digests = [_joined([part[i] for _, _, part in written]) for i in range(len(inputs.headers))]
+    shape = plan.shape(name)
+    return TensorRow(name, shape, facts, tuple(float(value) for value in sums)), digests
 
 
 def _joined(hashes: list[int]) -> int:

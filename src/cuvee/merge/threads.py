@@ -6,6 +6,7 @@ nothing depends on which thread did what.
 
 import dataclasses
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -70,6 +71,13 @@ class Threads:
 
 
 ONE_THREAD = Threads(1)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """`train:` and `merge:`: how specialists are made, and how they become one model."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -45,9 +45,16 @@ class Train(Section):
 class Merge(Section):
     """How the specialists become one model."""
 
-    method: Literal["arcee_fusion"] = "arcee_fusion"
+    method: str = "arcee_fusion"
+    """Any method of `cuvee merge`; one that needs a base has the recipe's."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Of the method, as in a merge config."""
+    specialists: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Domain -> its own parameters, such as `weight`."""
     order: list[str] | None = None
     """Domains in the order they are fused; None: the order of `domains`."""
     anchor: Literal["later", "earlier"] = "later"
     """Whose weights stay where the rule adopts nothing, at each fusion (TinyR1: `later`)."""
     out_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    mode: Literal["exact", "mergekit"] = "exact"
+    """`mergekit`: its arithmetic and its sampling, with the recipe's seed."""
