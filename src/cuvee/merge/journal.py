@@ -36,10 +36,14 @@ def merge_key(
 def read_journal(folder: Path, key: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of what is finished in a folder under work; [] where it is another merge."""
     path = folder / JOURNAL
+    # What stands after the last line's end was being written when the merge was killed.
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    if not lines or json.loads(lines[0]) != json.loads(json.dumps(key)):
+    try:
+        rows = [json.loads(line) for line in lines]
+    except ValueError:
         return []
-    return [json.loads(line) for line in lines[1:]]
+    same = bool(rows) and rows[0] == json.loads(json.dumps(key))
+    return rows[1:] if same else []
 
 
 @contextmanager

@@ -19,19 +19,23 @@ from cuvee.merge.agreement import check_agreement
 from cuvee.merge.blocks import BLOCK_ELEMENTS, shape_2d
 from cuvee.merge.config import Dtype, MergeConfig, source_of_files
 from cuvee.merge.entries import ModelSpec
-from cuvee.merge.headers import Checkpoint, read_headers
-from cuvee.merge.lora import Adapter, read_adapter
+from cuvee.merge.fusion import KEPT
+from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader, read_headers
+from cuvee.merge.lora import WEIGHTS, Adapter, read_adapter
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.methods.table import METHODS
 from cuvee.merge.parameters import method_parameters, missing_values, unused_filters
+from cuvee.merge.reader import WINDOW_BYTES
 from cuvee.merge.record import place
 from cuvee.merge.shards import DTYPES, Shard, plan_shards
 from cuvee.merge.wording import listed_names
 
 NAMES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Name in safetensors -> name in a config, of what can be written."""
-PROCESS_BYTES = 330_000_000
+PROCESS_BYTES = 250_000_000
 """Python with numpy and the compiled kernels, before any weight (measured: docs/merge.md)."""
+SELECTION_BYTES = 2 * 4 * KEPT
+"""What arcee_fusion keeps of a tensor's scores at most, in two copies for a moment."""
 WORK_ARRAYS = 10
 """Float32 arrays of a block's size, beside the models', that a thread may hold at once."""
 MERGEKIT_BYTES = 48
@@ -45,6 +49,7 @@ class Model:
     spec: ModelSpec
     checkpoint: Checkpoint
     adapter: Adapter | None
+    adapter_folder: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +82,12 @@ class Plan:
         """Bytes of the weights that will be written."""
         elements = sum(prod(t.shape) for t in self.models[0].checkpoint.tensors.values())
         return elements * DTYPES[self.out_dtype][1]
+
+    @property
+    def read(self) -> tuple[Model, ...]:
+        """The inputs, and the reference where it is a model of its own."""
+        apart = self.reference is not None and self.reference is not self.base
+        return (*self.inputs, *((self.reference,) if apart and self.reference else ()))
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -146,15 +157,23 @@ def memory_needed(plan: Plan, threads: int) -> int:
     """Return about how many bytes the process will hold at its peak with that many threads."""
     sizes = [shape_2d(plan.shape(name)) for name in plan.tensors]
     block = max(max(1, BLOCK_ELEMENTS // max(1, d)) * d for _, d in sizes)
+    largest = max(rows * d for rows, d in sizes)
     rows = max(rows for rows, _ in sizes)
     arrays = len(plan.inputs) + (plan.reference is not None) + WORK_ARRAYS
-    needed = PROCESS_BYTES + threads * 4 * arrays * block + 4 * rows * len(plan.models)
+    mapped = sum(min(WINDOW_BYTES, largest * ITEMSIZE[h.dtype]) for h in _firsts(plan))
+    needed = PROCESS_BYTES + mapped + threads * 4 * arrays * block + 4 * rows * len(plan.models)
+    needed += SELECTION_BYTES if plan.config.method == "arcee_fusion" else 0
     if plan.config.mode == "mergekit":
-        needed += MERGEKIT_BYTES * max(rows * d for rows, d in sizes)
+        needed += MERGEKIT_BYTES * largest
     adapters = [model.adapter for model in plan.inputs if model.adapter]
     return needed + sum(
         low.a.nbytes + low.b.nbytes for a in adapters for low in a.low_rank.values()
     )
+
+
+def _firsts(plan: Plan) -> list[TensorHeader]:
+    """Return a header of each model that is read: the dtype its tensors probably have."""
+    return [next(iter(model.checkpoint.tensors.values())) for model in plan.read]
 
 
 def locate(spec: str) -> Path:
@@ -172,8 +191,10 @@ def locate(spec: str) -> Path:
 
 def _open(spec: ModelSpec) -> Model:
     checkpoint = read_headers(locate(spec.spec))
-    adapter = read_adapter(_locate_adapter(spec.adapter), checkpoint) if spec.adapter else None
-    return Model(spec, checkpoint, adapter)
+    if spec.adapter is None:
+        return Model(spec, checkpoint, None, None)
+    folder = _locate_adapter(spec.adapter)
+    return Model(spec, checkpoint, read_adapter(folder, checkpoint), folder)
 
 
 def _locate_adapter(spec: str) -> Path:
@@ -263,6 +284,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def paths_of(model: Model) -> list[Path]:
     """Return every file of weights that a model is read from, in order of their names."""
     headers = [*model.checkpoint.tensors.values()]
-    if model.adapter:
-        headers += list(model.adapter.replaced.values())
-    return sorted({header.file for header in headers})
+    files = {header.file for header in headers}
+    if model.adapter_folder:
+        files.add(model.adapter_folder / WEIGHTS)
+    return sorted(files)

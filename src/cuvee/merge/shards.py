@@ -34,6 +34,11 @@ class Shard:
     file: str
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
 
+    @property
+    def elements(self) -> int:
+        """Elements of all its tensors."""
+        return sum(prod(shape) for _, shape in self.tensors)
+
 
 def plan_shards(
     tensors: Sequence[tuple[str, tuple[int, ...]]], *, itemsize: int, shard_bytes: int = SHARD_BYTES
@@ -63,14 +68,14 @@ def prepare_shard(file: int, shard: Shard, dtype: str) -> dict[str, int]:
     name_in_file, itemsize = DTYPES[dtype]
     header, places = _header(shard, name_in_file, itemsize)
     os.pwrite(file, header, 0)
-    os.ftruncate(file, len(header) + sum(prod(shape) for _, shape in shard.tensors) * itemsize)
+    os.ftruncate(file, len(header) + shard.elements * itemsize)
     return {name: len(header) + begin for name, begin in places.items()}
 
 
 def index_json(shards: Sequence[Shard], *, itemsize: int) -> str:
     """Return the text of `model.safetensors.index.json` as transformers writes it."""
     places = {name: shard.file for shard in shards for name, _ in shard.tensors}
-    parameters = sum(prod(shape) for shard in shards for _, shape in shard.tensors)
+    parameters = sum(shard.elements for shard in shards)
     metadata = {"total_parameters": parameters, "total_size": parameters * itemsize}
     return json.dumps({"metadata": metadata, "weight_map": places}, indent=2, sort_keys=True) + "\n"
 

@@ -28,7 +28,8 @@ from cuvee.merge.diagnostics import Sums, measure, sums_length
 from cuvee.merge.finish import finish
 from cuvee.merge.fusion import arcee_fusion
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
-from cuvee.merge.plan import Plan, make_plan, memory_needed, paths_of
+from cuvee.merge.lora import WEIGHTS
+from cuvee.merge.plan import Model, Plan, make_plan, memory_needed, paths_of
 from cuvee.merge.reader import (
     Source,
     hashes,
@@ -82,6 +83,9 @@ def merge(config: MergeConfig, out: Path, *, threads: int, max_ram: int | None =
         except MergeError:
             remove(partial)
             raise
+        except OSError as error:
+            path = error.filename or str(partial)
+            raise OSError(error.errno, error.strerror or str(error), path) from error
         merged = finish(plan, partial, rows, hashes)
         partial.rename(out)
         for name in (JOURNAL, ".lock"):
@@ -115,15 +119,15 @@ def describe(
 
 def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]]:
     """Write every shard into `folder`; return each tensor's row and each input's hash."""
-    read = [*plan.inputs, *([plan.reference] if plan.reference not in (None, plan.base) else [])]
-    files = [file for model in read for file in paths_of(model)]
+    files = [file for model in plan.read for file in paths_of(model)]
     key = merge_key(config_json(plan.config), files, out_dtype=plan.out_dtype, version=__version__)
     # One stream of random numbers runs through all tensors: such a merge starts again.
     resumable = plan.config.mode != "mergekit"
-    lines = {line["name"]: line for line in (read_journal(folder, key) if resumable else [])}
+    going_on = resumable and _shards_stand(plan, folder)
+    lines = {line["name"]: line for line in (read_journal(folder, key) if going_on else [])}
     if lines:
         say(f"merge: going on; {len(lines)} of {len(plan.tensors)} tensors are merged already")
-    models = [(model.checkpoint, model.adapter) for model in read]
+    models = [(model.checkpoint, model.adapter) for model in plan.read]
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(models))
         threads = stack.enter_context(open_threads(plan.threads))
@@ -142,13 +146,26 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
                 if syncing is None or syncing.done():
                     if syncing:
                         syncing.result()  # a full disk may show only now
-                    syncing = synced.submit(os.fdatasync, places[name][0])
+                    syncing = synced.submit(os.fsync, places[name][0])
             tick(1)
         for file in {file for file, _ in places.values()}:
             os.fsync(file)
     found = [lines[name] for name in plan.tensors]
-    contents = [_name([line["hashes"][i] for line in found]) for i in range(len(plan.inputs))]
+    contents = [
+        _content([line["hashes"][i] for line in found], model)
+        for i, model in enumerate(plan.inputs)
+    ]
     return [row_from_json(line) for line in found], contents
+
+
+def _shards_stand(plan: Plan, folder: Path) -> bool:
+    """Say whether every shard is there in its full size, as it is from a merge's start on."""
+    itemsize = DTYPES[plan.out_dtype][1]
+    return all(
+        (folder / shard.file).exists()
+        and (folder / shard.file).stat().st_size >= shard.elements * itemsize
+        for shard in plan.shards
+    )
 
 
 def _open_shards(plan: Plan, folder: Path, stack: ExitStack) -> dict[str, tuple[int, int]]:
@@ -245,8 +262,12 @@ def _joined(hashes: list[int]) -> int:
     return int(xxhash.xxh3_64_intdigest(np.array(hashes, np.uint64).tobytes()))
 
 
-def _name(hashes: list[int]) -> str:
-    return "xxh3:" + xxhash.xxh3_128_hexdigest(np.array(hashes, np.uint64).tobytes())
+def _content(hashes: list[int], model: Model) -> str:
+    """Return the hash of a model's content: its tensors' in order, and its adapter's file."""
+    content = xxhash.xxh3_128(np.array(hashes, np.uint64).tobytes())
+    if model.adapter_folder:
+        content.update((model.adapter_folder / WEIGHTS).read_bytes())
+    return f"xxh3:{content.hexdigest()}"
 
 
 def _warn_degenerate(merged: Merged) -> None:
