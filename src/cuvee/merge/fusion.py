@@ -27,6 +27,7 @@ each tensor is a chain of whole models that is never rounded in between.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -147,7 +148,8 @@ def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
 
     A sample tells about where the quartiles lie. A pass over the tensor counts the upper bits
     of all scores and keeps the scores near those places. Where the sample misled, the counts
-    say where the quartiles are, and a second pass finds them.
+    say where the quartiles are, and a second pass finds them. Raises MergeError where the
+    scores overflow.
     """
     divergence = np.zeros(stack.rows, np.float32)
     if not stack.elements:
@@ -167,6 +169,12 @@ def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
         q1, median, q3 = _counted(passing, ranks.tolist())
     else:
         q1, median, q3 = _selected(stack.threads, np.concatenate(found.near), bins, rests)
+    threshold = median + 1.5 * (q3 - q1)
+    if not math.isfinite(threshold):
+        raise MergeError(
+            f"tensor {stack.name}: its weights are so large that their differences overflow "
+            "float32; a file is damaged, or a training went wrong"
+        )
     differing = int(found.high[-1])
     statistics = FusionStatistics(
         elements=stack.elements,
@@ -175,7 +183,7 @@ def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
         q1=q1,
         median=median,
         q3=q3,
-        threshold=median + 1.5 * (q3 - q1),
+        threshold=threshold,
         degenerate=bool(differing) and q1 == q3,
     )
     return Step(divergence, statistics)
@@ -237,7 +245,7 @@ def _counted(passing: Pass, ranks: list[int]) -> list[float]:
     def scores(block: Block) -> Array:
         result, _ = _fused(block, passing.before, passing.anchor)
         a, b = _ordered(result, block.models[len(passing.before) + 1], passing.anchor)
-        found: Array = np.abs(b - a)[None] * passing.divergence[_rows(block), None]
+        found: Array = np.abs((b - a) * passing.divergence[_rows(block), None])[None]
         return found
 
     return order_statistics(passing.stack, scores, [ranks])[0]

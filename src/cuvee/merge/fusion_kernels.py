@@ -159,11 +159,14 @@ def row_divergence(a: Array, b: Array, w: Array, v: Array, delta: Array) -> floa
 
 @kernel
 def row_scores(a: Array, b: Array, divergence: float, scores: Array) -> int:
-    """Write |b - a| times the row's divergence [d]; return how many elements differ at all."""
+    """Write |b - a| times the row's divergence [d]; return how many elements differ at all.
+
+    No score has its sign bit set, whatever the weights: a NaN's would lead out of the histogram.
+    """
     factor = np.float32(divergence)
     differing = np.int32(0)
     for j in range(a.size):
-        scores[j] = abs(b[j] - a[j]) * factor
+        scores[j] = abs((b[j] - a[j]) * factor)
         differing = np.int32(differing + np.int32(a[j] != b[j]))
     return int(differing)
 

@@ -74,7 +74,9 @@ def widen_f16(bits: NDArray[np.uint16], out: Array) -> int:
         words[i] = (word & np.uint32(0x7FFF)) << np.uint32(13)
         out[i] *= shift
         words[i] |= (word & np.uint32(0x8000)) << np.uint32(16)
-        bad = np.int32(bad + np.int32((word & np.uint32(0x7C00)) == np.uint32(0x7C00)))
+        lost = np.uint32((word & np.uint32(0x7C00)) == np.uint32(0x7C00))
+        words[i] |= lost * np.uint32(0x7F800000)
+        bad = np.int32(bad + np.int32(lost))
     return int(bad)
 
 
