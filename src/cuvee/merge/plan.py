@@ -14,11 +14,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cuvee.errors import MergeError, RecipeError
 from cuvee.merge.agreement import check_agreement
-from cuvee.merge.blocks import BLOCK_ELEMENTS, shape_2d
+from cuvee.merge.blocks import BLOCK_ELEMENTS, shape_2d, stack_of
 from cuvee.merge.config import Dtype, MergeConfig, source_of_files
-from cuvee.merge.entries import ModelSpec
+from cuvee.merge.entries import ARCEE_FUSION, ModelSpec
 from cuvee.merge.fusion import KEPT
 from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader, read_headers
 from cuvee.merge.lora import WEIGHTS, Adapter, read_adapter
@@ -64,6 +66,8 @@ class Plan:
     """From which the record measures changes: the config's `reference`, else the base."""
     tensors: tuple[str, ...]
     """In the order they stand in the files."""
+    layers: int
+    """How many layers the model has, by its tensors' names."""
     shards: tuple[Shard, ...]
     out_dtype: Dtype
     files_from: Path
@@ -97,7 +101,7 @@ class Plan:
         """Return the keyword arguments of the method's rule for a tensor."""
         layer = place(tensor)["layer"]
         return method_parameters(
-            self.config, self.method, tensor=tensor, layer=layer, layers=_layers(self.tensors)
+            self.config, self.method, tensor=tensor, layer=layer, layers=self.layers
         )
 
 
@@ -142,6 +146,7 @@ def make_plan(config: MergeConfig, out: Path, *, threads: int, max_ram: int | No
         base=base,
         reference=reference or base,
         tensors=tuple(order),
+        layers=_layers(order),
         shards=tuple(shards),
         out_dtype=out_dtype,
         files_from=files_from.checkpoint.path,
@@ -149,6 +154,7 @@ def make_plan(config: MergeConfig, out: Path, *, threads: int, max_ram: int | No
         threads=threads,
         warnings=tuple(warnings),
     )
+    _require_rules(plan)
     _require_space(plan, out.parent)
     return dataclasses.replace(plan, threads=_threads_within(plan, max_ram))
 
@@ -228,6 +234,24 @@ def _require_settings(config: MergeConfig, method: Method, tensors: Sequence[str
     problems = [*unused_filters(config, tensors), *missing_values(config, method, tensors)]
     if problems:
         raise RecipeError("the config does not suit these models:\n  " + "\n  ".join(problems))
+
+
+def _require_rules(plan: Plan) -> None:
+    """Try every tensor's parameters on an empty tensor: a method refuses them before any weight.
+
+    Raises what the method raises for parameters that do not go together.
+    """
+    if plan.method.name == ARCEE_FUSION:
+        return
+    nothing = np.zeros((0, 1), np.float32)
+    tried: list[dict[str, Any]] = []
+    for name in plan.tensors:
+        parameters = plan.parameters(name)
+        if parameters not in tried:
+            tried.append(parameters)
+            base = nothing if plan.base else None
+            empty = stack_of([nothing] * len(plan.models), base=base, name=name)
+            plan.method.rule(empty, **parameters)
 
 
 def _own_dtype(models: Sequence[Model]) -> Dtype:
