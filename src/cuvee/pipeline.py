@@ -62,6 +62,10 @@ def run_stages(recipe: Recipe, path: Path, stages: Sequence[str]) -> Outcome:
     if unknown := sorted(set(stages) - set(STAGES)):
         raise RecipeError(f"no stage {unknown}; there are {', '.join(STAGES)}")
     run = Run(path.absolute(), recipe)
+    if "merge" in stages:  # its parameters are checked before a token is bought
+        from cuvee.merge.stage import merge_config
+
+        merge_config(run, base=Path(recipe.base))
     with hold(run.path), log_to(run.path / "log.txt"):
         _end_stale_engines(run)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))

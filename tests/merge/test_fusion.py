@@ -1,130 +1,191 @@
-"""Arcee Fusion of two tensors: values by hand, invariants, and a float64 reference."""
+"""Arcee Fusion of a stack: values by hand, invariants, and a float64 reference."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mergekit.merge_methods import merge_tensors
 from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
-from cuvee.merge.fusion import fuse, fuse_chain, importance, order_statistics, row_divergence
+from cuvee.merge.blocks import Stack, apply, stack_of
+from cuvee.merge.fusion import Anchor, arcee_fusion
 
-Array = NDArray[np.float64]
+Array = NDArray[np.float32]
+Wide = NDArray[np.float64]
+Facts = dict[str, Any]
 
-
-def reference_importance(anchor: Array, other: Array) -> Array:
-    """The textbook formula, in float64: |B - A| KL(softmax(B) || softmax(A))."""
-    p = np.exp(other) / np.exp(other).sum(-1, keepdims=True)
-    q = np.exp(anchor) / np.exp(anchor).sum(-1, keepdims=True)
-    divergence = (p * np.log(p / q)).sum(-1, keepdims=True)
-    return np.asarray(np.abs(other - anchor) * divergence, dtype=np.float64)
+ANCHOR = np.array([[0, 0, 0], [1, 2, 3]], np.float32)
+OTHER = np.array([[0, 0, 0.1], [1, 2.5, 2]], np.float32)
 
 
-def reference_threshold(scores: Array) -> float:
+def fused_stack(stack: Stack, *, anchor: Anchor = "later") -> tuple[Array, list[Facts]]:
+    """Return the fusion of a stack [rows, d] and the statistics of its steps."""
+    rule = arcee_fusion(stack, anchor=anchor)
+    result = apply(stack, rule)
+    assert rule.tally is not None
+    return result, list(rule.tally()["fusions"])
+
+
+def chain(arrays: Sequence[NDArray[Any]], *, anchor: Anchor = "later") -> Array:
+    return fused_stack(stack_of(arrays), anchor=anchor)[0].reshape(arrays[0].shape)
+
+
+def fuse(a: NDArray[Any], b: NDArray[Any]) -> tuple[Array, Facts]:
+    """Return the fusion of an anchor and another tensor, and its statistics."""
+    result, (facts,) = fused_stack(stack_of([b, a]))
+    return result.reshape(a.shape), facts
+
+
+def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> Array:
+    return np.asarray(scale * np.random.default_rng(seed).normal(size=shape), np.float32)
+
+
+def rounded(values: Array, dtype: str) -> Array:
+    """Return values rounded to a dtype of torch's, as float32."""
+    result: Array = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
+    return result
+
+
+def bits(values: Array) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+# --- the formula
+
+
+def textbook_scores(anchor: Array, other: Array) -> Wide:
+    """Return |B - A| KL(softmax(B) || softmax(A)) as it is written, in float64."""
+    a, b = anchor.astype(np.float64), other.astype(np.float64)
+    p = np.exp(b) / np.exp(b).sum(-1, keepdims=True)
+    q = np.exp(a) / np.exp(a).sum(-1, keepdims=True)
+    return np.asarray(np.abs(b - a) * (p * np.log(p / q)).sum(-1, keepdims=True))
+
+
+def stable_scores(anchor: Array, other: Array) -> Wide:
+    """Return the same with sum q (r e^r - expm1(r)): the textbook loses digits of small updates."""
+
+    def log_softmax(values: Array) -> Wide:
+        shifted = values.astype(np.float64) - values.max(-1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+    log_q = log_softmax(anchor)
+    r = log_softmax(other) - log_q
+    terms = np.exp(log_q) * (r * np.exp(r) - np.expm1(r))
+    differences = other.astype(np.float64) - anchor
+    return np.asarray(np.abs(differences) * terms.sum(-1, keepdims=True))
+
+
+def threshold_of(scores: NDArray[Any]) -> float:
     ordered = np.sort(scores.ravel())
-    q1, median, q3 = (ordered[int(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
-    return float(median + 1.5 * (q3 - q1))
-
-
-ANCHOR = [[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]
-OTHER = [[0.0, 0.0, 0.1], [1.0, 2.5, 2.0]]
+    q1, median, q3 = (float(ordered[int(s * (ordered.size - 1))]) for s in (0.25, 0.5, 0.75))
+    return median + 1.5 * (q3 - q1)
 
 
 def test_two_by_three_example_adopts_what_the_formula_says() -> None:
     # Row 0: KL = 0.0011, row 1: KL = 0.135, so the scores are (0, 0, 0.0001, 0, 0.068, 0.135);
     # sorted indices floor(1.25) = 1, floor(2.5) = 2, floor(3.75) = 3: Q1 = 0, median = 0,
     # Q3 = 0.0001, T = 1.5 Q3. Above it stand the last two of row 1.
-    scores = reference_importance(np.array(ANCHOR), np.array(OTHER))
-    threshold = reference_threshold(scores)
-    assert threshold == pytest.approx(1.5 * scores[0, 2])
+    scores = textbook_scores(ANCHOR, OTHER)
+    assert threshold_of(scores) == pytest.approx(1.5 * scores[0, 2])
 
-    fused, statistics = fuse(torch.tensor(ANCHOR), torch.tensor(OTHER))
+    result, facts = fuse(ANCHOR, OTHER)
 
-    assert fused.tolist() == [[0.0, 0.0, 0.0], [1.0, 2.5, 2.0]]
-    assert statistics.threshold == pytest.approx(threshold, rel=1e-4)
-    assert statistics.q3 == pytest.approx(scores[0, 2], rel=1e-4)
-    assert (statistics.elements, statistics.differing, statistics.adopted) == (6, 3, 2)
-    assert not statistics.degenerate
+    assert result.tolist() == [[0, 0, 0], [1, 2.5, 2]]
+    assert facts["threshold"] == pytest.approx(1.5 * scores[0, 2], rel=1e-5)
+    assert facts["q3"] == pytest.approx(scores[0, 2], rel=1e-5)
+    assert (facts["q1"], facts["median"], facts["degenerate"]) == (0, 0, False)
+    assert (facts["elements"], facts["differing"], facts["adopted"]) == (6, 3, 2)
 
 
 def test_swapping_anchor_and_other_gives_another_model() -> None:
-    forward, _ = fuse(torch.tensor(ANCHOR), torch.tensor(OTHER))
-    backward, _ = fuse(torch.tensor(OTHER), torch.tensor(ANCHOR))
-    assert not torch.equal(forward, backward)
-    assert backward[0, 2] == torch.tensor(0.1)  # not adopted: the anchor's value stays
+    backward, _ = fuse(OTHER, ANCHOR)
+    assert not np.array_equal(fuse(ANCHOR, OTHER)[0], backward)
+    assert backward[0, 2] == np.float32(0.1)  # not adopted: the anchor's value stays
+    assert np.array_equal(chain([OTHER, ANCHOR], anchor="earlier"), backward)
 
 
-def test_importance_agrees_with_the_textbook_in_float64() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn((7, 33), generator=generator)
-    b = a + torch.randn((7, 33), generator=generator)
-    expected = reference_importance(a.double().numpy(), b.double().numpy())
-    np.testing.assert_allclose(importance(a, b).numpy(), expected, rtol=2e-5)
+@pytest.mark.parametrize(("rows", "d"), [(7, 33), (8, 8), (5, 64), (4, 129), (1, 1000), (64, 2)])
+def test_quartiles_agree_with_the_textbook_in_float64(rows: int, d: int) -> None:
+    a = normal(rows, d)
+    b = a + normal(rows, d, seed=1)
+    expected = np.sort(textbook_scores(a, b).ravel())
+    result, facts = fuse(a, b)
+    for name, share in (("q1", 0.25), ("median", 0.5), ("q3", 0.75)):
+        at = int(share * (expected.size - 1))
+        assert facts[name] == pytest.approx(expected[at], rel=2e-5)
+    mask = textbook_scores(a, b) >= threshold_of(expected)
+    assert np.array_equal(result, np.where(mask, b, a))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("update", [2e-5, 1e-4, 3e-4, 1e-3])
-def test_mask_agrees_with_float64_for_small_updates(dtype: torch.dtype, update: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.randn((256, 1024), generator=generator) * 0.02
-    anchor = weights.to(dtype)
-    other = (weights + torch.randn((256, 1024), generator=generator) * update).to(dtype)
-    a, b = anchor.double(), other.double()
-    # In float64 the textbook sum still loses digits for tiny updates; use r e^r - expm1(r).
-    r = (torch.log_softmax(b, -1) - torch.log_softmax(a, -1)).numpy()
-    terms = torch.softmax(a, -1).numpy() * (r * np.exp(r) - np.expm1(r))
-    scores = np.abs((b - a).numpy()) * terms.sum(-1, keepdims=True)
-    expected = scores >= reference_threshold(scores)
+def test_what_is_adopted_agrees_with_float64_for_small_updates(dtype: str, update: float) -> None:
+    weights = normal(256, 1024, scale=0.02)
+    a = rounded(weights, dtype)
+    b = rounded(weights + normal(256, 1024, scale=update, seed=1), dtype)
+    scores = stable_scores(a, b)
+    expected = scores >= threshold_of(scores)
 
-    found = importance(anchor, other)
-    q1, median, q3 = order_statistics(found, (0.25, 0.5, 0.75))
-    mask = (found >= median + 1.5 * (q3 - q1)).numpy()
+    result, facts = fuse(a, b)
 
-    assert (mask & expected).sum() / (mask | expected).sum() >= 0.995
+    taken, wanted = (result == b) & (a != b), expected & (a != b)
+    assert (taken & wanted).sum() / (taken | wanted).sum() >= 0.995
+    assert facts["adopted"] == pytest.approx(expected.sum(), rel=0.005)
 
 
-def test_no_row_has_a_negative_divergence() -> None:
-    generator = torch.Generator().manual_seed(2)
-    a = torch.randn((512, 2048), generator=generator) * 0.02
-    b = a + torch.randn((512, 2048), generator=generator) * 1e-4
-    divergence = row_divergence(a, b)
-    assert (divergence > 0).all()
-    # For a near-flat softmax KL is about half the mean square update: 5e-9.
-    assert divergence.mean().item() == pytest.approx(5e-9, rel=0.05)
+def test_agrees_with_mergekit_in_float64() -> None:
+    a = normal(64, 64)
+    b = a + normal(64, 64, scale=0.3, seed=1)
+    pair = [torch.from_numpy(array.astype(np.float64)) for array in (a, b)]
+    theirs = merge_tensors(pair, "arcee_fusion", base_index=0).numpy()
+    ours, facts = fuse(a, b)
+    assert 0.02 < facts["adopted"] / facts["elements"] < 0.5
+    # Theirs is a + (b - a), so an adopted value can be off by an ulp.
+    assert (np.abs(ours - theirs) < 1e-12).mean() > 0.999
 
 
-def test_divergence_survives_large_values() -> None:
-    divergence = row_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[300.0, 0.0]]))
-    assert divergence.item() == pytest.approx(np.log(2), rel=1e-5)
+# --- invariants
 
 
 @settings(max_examples=50, deadline=None)
 @given(
     shape=st.sampled_from([(), (1,), (99,), (100,), (3, 1), (5, 20), (2, 3, 4)]),
+    scale=st.sampled_from([0.1, 10.0, 1000.0]),
     seed=st.integers(0, 99),
 )
 def test_every_element_is_a_copy_and_fusing_with_itself_changes_no_bit(
-    shape: tuple[int, ...], seed: int
+    shape: tuple[int, ...], scale: float, seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    a = torch.randn(shape, generator=generator).to(torch.bfloat16)
-    b = (a.float() + torch.randn(shape, generator=generator) * 0.1).to(torch.bfloat16)
-    fused, statistics = fuse(a, b)
-    assert fused.dtype == torch.bfloat16
-    assert fused.shape == a.shape
-    assert ((fused == a) | (fused == b)).all()
-    assert statistics.elements == a.numel()
-    itself, nothing = fuse(a, a)
-    assert torch.equal(itself.view(torch.int16), a.view(torch.int16))
-    assert (nothing.differing, nothing.adopted, nothing.degenerate) == (0, 0, False)
+    a = normal(*shape, scale=scale, seed=seed)
+    b = a + normal(*shape, scale=0.1 * scale, seed=seed + 100)
+    result, facts = fuse(a, b)
+    assert result.shape == a.shape
+    assert ((bits(result) == bits(a)) | (bits(result) == bits(b))).all()
+    assert facts["elements"] == a.size
+    assert facts["adopted"] >= np.count_nonzero((result == b) & (a != b))
+    itself, nothing = fuse(a, a.copy())
+    assert np.array_equal(bits(itself), bits(a))
+    assert (nothing["differing"], nothing["adopted"], nothing["degenerate"]) == (0, 0, False)
+
+
+def test_zeros_that_differ_in_sign_alone_stay_the_anchor_s() -> None:
+    a = np.array([[0.0, -0.0, 1.0]], np.float32)
+    result, facts = fuse(a, np.array([[-0.0, 0.0, 1.0]], np.float32))
+    assert np.array_equal(bits(result), bits(a))
+    assert (facts["differing"], facts["adopted"]) == (0, 0)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0)])
 def test_empty_tensors_stay_empty_without_quantiles(shape: tuple[int, ...]) -> None:
-    fused, statistics = fuse(torch.empty(shape), torch.empty(shape))
-    assert fused.shape == shape
-    assert (statistics.elements, statistics.threshold, statistics.median) == (0, None, None)
+    result, facts = fuse(np.empty(shape), np.empty(shape))
+    assert result.shape == shape
+    assert (facts["elements"], facts["threshold"], facts["median"]) == (0, None, None)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4, 1)])
@@ -132,71 +193,76 @@ def test_rows_of_one_element_are_adopted_whole_and_marked_degenerate(
     shape: tuple[int, ...],
 ) -> None:
     # A softmax over one element is 1 in both models: no divergence, threshold 0, 0 >= 0.
-    fused, statistics = fuse(torch.zeros(shape), torch.ones(shape))
-    assert torch.equal(fused, torch.ones(shape))
-    assert statistics.degenerate
-    assert statistics.adopted == statistics.elements
+    result, facts = fuse(np.zeros(shape), np.ones(shape))
+    assert np.array_equal(result, np.ones(shape))
+    assert facts["degenerate"]
+    assert facts["adopted"] == facts["elements"]
 
 
-def test_a_repeated_value_shifted_as_a_whole_is_degenerate() -> None:
+@pytest.mark.parametrize("value", [0.5, 100.0])
+def test_a_repeated_value_shifted_as_a_whole_is_degenerate(value: float) -> None:
     # A softmax does not see a constant shift of its row: all scores tie, at 0 or at rounding.
-    fused, statistics = fuse(torch.full((10, 10), 0.5), torch.full((10, 10), 0.75))
-    assert torch.equal(fused, torch.full((10, 10), 0.75))
-    assert statistics.degenerate
+    b = np.full((10, 10), value + 0.25)
+    result, facts = fuse(np.full((10, 10), value), b)
+    assert np.array_equal(result, b)
+    assert facts["degenerate"]
 
 
 def test_few_moved_weights_make_the_threshold_zero_and_are_marked() -> None:
-    a = torch.zeros((10, 10))
-    b = a.clone()
+    a = np.zeros((10, 10))
+    b = a.copy()
     b[0, :5] = 1.0
-    fused, statistics = fuse(a, b)
-    assert torch.equal(fused, b)
-    assert (statistics.degenerate, statistics.differing, statistics.adopted) == (True, 5, 100)
+    result, facts = fuse(a, b)
+    assert np.array_equal(result, b)
+    assert (facts["degenerate"], facts["threshold"]) == (True, 0)
+    assert (facts["differing"], facts["adopted"]) == (5, 100)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=40), st.floats(0, 1))
-def test_order_statistics_are_the_floor_index_of_a_sort(values: list[float], share: float) -> None:
-    expected = sorted(values)[int(share * (len(values) - 1))]
-    assert order_statistics(torch.tensor(values), (share,)) == [expected]
+@pytest.mark.parametrize("scale", [30.0, 300.0, 30_000.0])
+def test_large_weights_do_not_overflow(scale: float) -> None:
+    a = normal(50, 40, scale=scale)
+    b = a + normal(50, 40, scale=scale / 10, seed=1)
+    scores = stable_scores(a, b)
+    assert np.isfinite(scores).all()
+    assert np.array_equal(fuse(a, b)[0], np.where(scores >= threshold_of(scores), b, a))
 
 
-def test_mixed_dtypes_meet_in_the_one_both_fit_in() -> None:
-    fused, _ = fuse(torch.zeros(3, dtype=torch.bfloat16), torch.ones(3, dtype=torch.float16))
-    assert fused.dtype == torch.float32
+def test_weights_whose_differences_overflow_are_refused_by_name() -> None:
+    a = np.full((4, 1), 3e38, np.float32)
+    with pytest.raises(MergeError, match=r"tensor lm_head: .* overflow float32"):
+        arcee_fusion(stack_of([a, -a], name="lm_head"), anchor="later")
 
 
-def test_shapes_and_integer_dtypes_are_refused_by_name() -> None:
-    with pytest.raises(MergeError, match=r"\(2, 3\) and \(3, 2\)"):
-        fuse(torch.zeros(2, 3), torch.zeros(3, 2))
-    with pytest.raises(MergeError, match="int64"):
-        fuse(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+# --- chains
 
 
-def test_chain_is_fusions_one_after_another_with_the_stated_anchor() -> None:
-    generator = torch.Generator().manual_seed(3)
-    a, b, c = (torch.randn((20, 20), generator=generator) for _ in range(3))
-    later, steps = fuse_chain([a, b, c], anchor="later")
-    assert torch.equal(later, fuse(c, fuse(b, a)[0])[0])
-    assert len(steps) == 2
-    earlier, _ = fuse_chain([a, b, c], anchor="earlier")
-    assert torch.equal(earlier, fuse(fuse(a, b)[0], c)[0])
-    alone, none = fuse_chain([a], anchor="later")
-    assert torch.equal(alone, a)
-    assert none == []
+@pytest.mark.parametrize("shape", [(20, 20), (3, 7), (100,)])
+def test_a_chain_is_fusions_one_after_another_with_the_stated_anchor(
+    shape: tuple[int, ...],
+) -> None:
+    a, b, c, d = (normal(*shape, seed=seed) for seed in range(4))
+    later, steps = fused_stack(stack_of([a, b, c, d]))
+    expected, last = fuse(d, fuse(c, fuse(b, a)[0])[0])
+    assert np.array_equal(later.reshape(shape), expected)
+    assert len(steps) == 3
+    assert steps[2] == last
+    earlier, steps = fused_stack(stack_of([a, b, c]), anchor="earlier")
+    expected, last = fuse(fuse(a, b)[0], c)
+    assert np.array_equal(earlier.reshape(shape), expected)
+    assert steps[1] == last
+
+
+@pytest.mark.parametrize("anchor", ["later", "earlier"])
+def test_a_chain_of_one_is_that_model_and_of_none_is_refused(anchor: Anchor) -> None:
+    a = normal(3, 4)
+    result, steps = fused_stack(stack_of([a]), anchor=anchor)
+    assert np.array_equal(result, a)
+    assert steps == []
+    nothing = dataclasses.replace(stack_of([a]), models=0)
     with pytest.raises(MergeError, match="nothing to fuse"):
-        fuse_chain([], anchor="later")
+        arcee_fusion(nothing, anchor=anchor)
 
 
-@pytest.mark.filterwarnings("ignore")  # mergekit's own, at import
-def test_agrees_with_mergekit_in_float64() -> None:
-    from mergekit.merge_methods import merge_tensors
-
-    generator = torch.Generator().manual_seed(4)
-    a = torch.randn((64, 64), generator=generator, dtype=torch.float64)
-    b = a + 0.3 * torch.randn((64, 64), generator=generator, dtype=torch.float64)
-    theirs = merge_tensors([a, b], "arcee_fusion", base_index=0)
-    ours, statistics = fuse(a, b)
-    assert 0.02 < statistics.adopted / statistics.elements < 0.5
-    # Theirs is a + (b - a), so an adopted value can be off by an ulp.
-    assert (ours - theirs).abs().lt(1e-12).double().mean() > 0.999
+def test_identical_models_within_a_chain_change_nothing() -> None:
+    a, b = normal(9, 9), normal(9, 9, seed=1)
+    assert np.array_equal(chain([a, a, b, b]), chain([a, b]))

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from cuvee.errors import MergeError
 from cuvee.merge.headers import Checkpoint, read_headers
-from cuvee.merge.lora import Adapter, LowRank, adapter_source, add_low_rank, read_adapter
+from cuvee.merge.lora import Adapter, LowRank, add_low_rank, read_adapter
 from cuvee.merge.lora_options import rank_and_scale
 from cuvee.models.random_model import write_random_model
 
@@ -280,14 +280,6 @@ def test_a_pickle_is_not_read(bases: dict[str, Path], adapter: Path) -> None:
     (adapter / "adapter_model.bin").unlink()
     with pytest.raises(MergeError, match=r"no adapter_model\.safetensors"):
         read_adapter(adapter, read_headers(bases["llama"]))
-
-
-def test_an_adapter_names_its_base(bases: dict[str, Path], adapter: Path, tmp_path: Path) -> None:
-    assert adapter_source(adapter) == str(bases["llama"])
-    edit(adapter, base_model_name_or_path=None)
-    assert adapter_source(adapter) is None
-    with pytest.raises(MergeError, match="adapter_config"):
-        adapter_source(bases["llama"])
 
 
 NAMES = st.sampled_from(["q_proj", "layers", "0", "mlp", "self_attn", "up_proj"])

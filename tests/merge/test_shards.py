@@ -56,9 +56,7 @@ def test_shards_hold_every_tensor_in_order_and_none_more_than_fits(
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_a_file_written_in_any_order_is_a_safetensors_file(
-    tmp_path: Path, backwards: bool
-) -> None:
+def test_a_file_written_in_any_order_is_a_safetensors_file(tmp_path: Path, backwards: bool) -> None:
     random = np.random.default_rng(0)
     values = {n: random.normal(size=shape).astype(np.float32) for n, shape in TENSORS.items()}
     file = open_shard(tmp_path / SHARD.file)
@@ -149,4 +147,6 @@ def test_the_index_names_the_file_of_every_tensor() -> None:
     shards = plan_shards(list(TENSORS.items()), itemsize=2, shard_bytes=12)
     index = json.loads(index_json(shards, itemsize=2))
     assert index["metadata"] == {"total_parameters": 15, "total_size": 30}
-    assert index["weight_map"] == {name: shard.file for shard in shards for name, _ in shard.tensors}
+    assert index["weight_map"] == {
+        name: shard.file for shard in shards for name, _ in shard.tensors
+    }

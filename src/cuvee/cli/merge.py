@@ -59,7 +59,7 @@ def merge(  # noqa: PLR0913 - one a flag
         typer.Option("--seed", min=0, metavar="N", help="As `seed:` in a config that has none."),
     ] = None,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Merge NaN and infinite values as well.")
+        bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite values as 0.")
     ] = False,
     out: OutOption = None,
     limit: LimitOption = None,

@@ -81,7 +81,7 @@ def _base(plan: Plan, inputs: Sequence[Input]) -> Input | None:
     if plan.reference is plan.base:
         return inputs[-1]
     name = plan.reference.spec.name
-    return Input(short_names([name])[0], name, "", _sizes(plan.reference))
+    return Input(short_names([name])[0], name, None, _sizes(plan.reference))
 
 
 def _sizes(model: Model) -> dict[str, int]:

@@ -16,7 +16,7 @@ WIDTH = 5
 NARROW = 0.05
 """Rows in which no weight moved by more take short series, exact to float32 up to here."""
 SMALL = 0.35
-"""|weight| up to which the short series of its exp is exact to float32."""
+"""|weight| up to which the short series of its exp is good to 2.5e-7."""
 MODERATE = 0.5
 """|r| below which `r e^r - expm1(r)` is taken from its series, above from the formula."""
 SAFE_EXPONENT = 60.0

@@ -45,9 +45,10 @@ def arcee_fusion_mergekit(
     """Return the rule that fuses the models [models] in order as runs of mergekit would.
 
     `dtype`: what it computes in; a chain rounds to it between fusions, as files between runs
-    do. `draws`: one generator a fusion (`generators`); they move on with every tensor over
-    `SAMPLE` elements, so tensors must come in mergekit's order, that of their names. Facts:
-    `fusions`, as `arcee_fusion`.
+    do, and the last result is float32, as mergekit's is before it is written. `draws`: one
+    generator a fusion (`generators`); they move on with every tensor over `SAMPLE` elements,
+    so tensors must come in mergekit's order, that of their names. Facts: `fusions`, as
+    `arcee_fusion`.
     """
     torch_dtype = getattr(torch, dtype)
     statistics: list[FusionStatistics] = []
@@ -55,9 +56,9 @@ def arcee_fusion_mergekit(
     result = torch.from_numpy(whole[0].copy()).to(torch_dtype)
     for number, draw in enumerate(draws if stack.elements else ()):
         following = torch.from_numpy(whole[number + 1].copy()).to(torch_dtype)
-        a, b = (following, result) if anchor == "later" else (result, following)
-        fused, found = _fuse(a, b, version, draw)
-        result = fused.to(torch_dtype)
+        before = result.to(torch_dtype)
+        a, b = (following, before) if anchor == "later" else (before, following)
+        result, found = _fuse(a, b, version, draw)
         statistics.append(found)
     values: Array = result.float().numpy()
 

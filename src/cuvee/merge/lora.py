@@ -64,15 +64,6 @@ class _Factors:
     scale: float
 
 
-def adapter_source(path: Path) -> str | None:
-    """Return the base (hub id or folder) that an adapter folder names; None where it does not.
-
-    Raises MergeError for an `adapter_config.json` that is missing or damaged.
-    """
-    source = read_json(path / CONFIG).get("base_model_name_or_path")
-    return source if isinstance(source, str) and source else None
-
-
 def read_adapter(path: Path, base: Checkpoint) -> Adapter:
     """Return a PEFT LoRA adapter as changes of a base, its factors read as float32.
 

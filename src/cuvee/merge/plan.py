@@ -23,7 +23,7 @@ from cuvee.merge.config import Dtype, MergeConfig, source_of_files
 from cuvee.merge.entries import ARCEE_FUSION, ModelSpec
 from cuvee.merge.fusion import KEPT
 from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader, read_headers
-from cuvee.merge.lora import WEIGHTS, Adapter, read_adapter
+from cuvee.merge.lora import CONFIG, WEIGHTS, Adapter, read_adapter
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.methods.table import METHODS
 from cuvee.merge.parameters import method_parameters, missing_values, unused_filters
@@ -36,8 +36,10 @@ NAMES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16
 """Name in safetensors -> name in a config, of what can be written."""
 PROCESS_BYTES = 250_000_000
 """Python with numpy and the compiled kernels, before any weight (measured: docs/merge.md)."""
-SELECTION_BYTES = 2 * 4 * KEPT
-"""What arcee_fusion keeps of a tensor's scores at most, in two copies for a moment."""
+SELECTION_BYTES = 2 * 4
+"""What arcee_fusion holds for each score of a tensor that it keeps, in two copies for a moment."""
+UNDER_WAY = 2
+"""Tensors that are merged at a time."""
 WORK_ARRAYS = 10
 """Float32 arrays of a block's size, beside the models', that a thread may hold at once."""
 MERGEKIT_BYTES = 48
@@ -155,8 +157,13 @@ def make_plan(config: MergeConfig, out: Path, *, threads: int, max_ram: int | No
         warnings=tuple(warnings),
     )
     _require_rules(plan)
-    _require_space(plan, out.parent)
+    _require_space(plan, out)
     return dataclasses.replace(plan, threads=_threads_within(plan, max_ram))
+
+
+def work_folder(out: Path) -> Path:
+    """Return where the merge into `out` is written until it is whole."""
+    return out.with_name(f".{out.name}.partial")
 
 
 def memory_needed(plan: Plan, threads: int) -> int:
@@ -167,8 +174,14 @@ def memory_needed(plan: Plan, threads: int) -> int:
     rows = max(rows for rows, _ in sizes)
     arrays = len(plan.inputs) + (plan.reference is not None) + WORK_ARRAYS
     mapped = sum(min(WINDOW_BYTES, largest * ITEMSIZE[h.dtype]) for h in _firsts(plan))
-    needed = PROCESS_BYTES + mapped + threads * 4 * arrays * block + 4 * rows * len(plan.models)
-    needed += SELECTION_BYTES if plan.config.method == "arcee_fusion" else 0
+    needed = (
+        PROCESS_BYTES
+        + UNDER_WAY * mapped
+        + threads * 4 * arrays * block
+        + 4 * rows * len(plan.models)
+    )
+    if plan.config.method == ARCEE_FUSION:
+        needed += UNDER_WAY * SELECTION_BYTES * min(KEPT, largest // 2)
     if plan.config.mode == "mergekit":
         needed += MERGEKIT_BYTES * largest
     adapters = [model.adapter for model in plan.inputs if model.adapter]
@@ -289,10 +302,15 @@ def _require_free(out: Path) -> None:
         raise MergeError(f"{out}: exists and is not an empty folder; remove it or choose another")
 
 
-def _require_space(plan: Plan, folder: Path) -> None:
-    """Raise MergeError where the result does not fit on the disk of `folder`."""
+def _require_space(plan: Plan, out: Path) -> None:
+    """Raise MergeError where the result does not fit on the disk.
+
+    What a killed merge wrote counts as free: it stays, or is removed first.
+    """
+    folder = out.parent
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    written = [file.stat().st_blocks * 512 for file in work_folder(out).glob("*.safetensors")]
+    free = shutil.disk_usage(there).free + sum(written)
     if plan.bytes_out > free:
         raise MergeError(
             f"{folder}: {plan.bytes_out / 1e9:.1f} GB needed for the merged model, "
@@ -306,9 +324,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def paths_of(model: Model) -> list[Path]:
-    """Return every file of weights that a model is read from, in order of their names."""
+    """Return every file that a model's weights depend on, in order of their names."""
     headers = [*model.checkpoint.tensors.values()]
     files = {header.file for header in headers}
     if model.adapter_folder:
-        files.add(model.adapter_folder / WEIGHTS)
+        files |= {model.adapter_folder / WEIGHTS, model.adapter_folder / CONFIG}
     return sorted(files)

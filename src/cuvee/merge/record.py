@@ -33,8 +33,8 @@ class Input:
     """Short and its own in this merge, for people (`short_names`)."""
     spec: str
     """As the user wrote it."""
-    identity: str
-    """Hash of its content."""
+    identity: str | None
+    """Hash of its content; None of a reference, which is no part of the result."""
     files: Mapping[str, int]
     """Name of each file of weights -> bytes."""
 

@@ -19,13 +19,9 @@ from cuvee.runfolder import Run, Task
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return the stage's one task, `merged`.
-
-    Raises RecipeError for a method, or parameters of it, that there are not.
-    """
+    """Return the stage's one task, `merged`."""
     recipe = run.recipe
     specialists = tuple(run.specialist(domain) for domain in recipe.merge_order())
-    merge_config(run, base=Path(recipe.base))  # says what is wrong before a token is bought
 
     def work() -> Mapping[str, Any]:
         from cuvee.models.checkpoint import resolve
@@ -50,7 +46,10 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
 
 
 def merge_config(run: Run, *, base: Path) -> MergeConfig:
-    """Return the config that a run's recipe means, with `base` as the base's folder."""
+    """Return the config that a run's recipe means, with `base` as the base's folder.
+
+    Looks at no file. Raises RecipeError for a method, or parameters of it, that there are not.
+    """
     recipe = run.recipe
     section = recipe.merge
     fused = section.method == "arcee_fusion"
@@ -64,7 +63,7 @@ def merge_config(run: Run, *, base: Path) -> MergeConfig:
         "out_dtype": section.out_dtype,
         "seed": recipe.seed,
         "reference": None if own_base else str(base),
-        "anchor": section.anchor if fused else None,
+        "anchor": section.anchor if fused or section.anchor != "later" else None,
         "mode": section.mode if fused or section.mode != "exact" else None,
     }
     if unknown := sorted(set(section.specialists) - set(recipe.domains)):

@@ -10,9 +10,9 @@ under its name when it is whole.
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from cuvee.merge.diagnostics import Sums, measure, sums_length
 from cuvee.merge.finish import finish
 from cuvee.merge.fusion import arcee_fusion
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
-from cuvee.merge.lora import WEIGHTS
-from cuvee.merge.plan import Model, Plan, make_plan, memory_needed, paths_of
+from cuvee.merge.lora import CONFIG, WEIGHTS
+from cuvee.merge.plan import Model, Plan, make_plan, memory_needed, paths_of, work_folder
 from cuvee.merge.reader import (
     Source,
     hashes,
@@ -76,7 +76,7 @@ def merge(config: MergeConfig, out: Path, *, threads: int, max_ram: int | None =
     plan = make_plan(config, out, threads=threads, max_ram=max_ram)
     for text in plan.warnings:
         warn(f"merge: {text}")
-    partial = out.with_name(f".{out.name}.partial")
+    partial = work_folder(out)
     with hold(partial):
         try:
             rows, hashes = _merge_weights(plan, partial)
@@ -127,27 +127,32 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
     lines = {line["name"]: line for line in (read_journal(folder, key) if going_on else [])}
     if lines:
         say(f"merge: going on; {len(lines)} of {len(plan.tensors)} tensors are merged already")
+    _clear(plan, folder, going_on=bool(lines))
     models = [(model.checkpoint, model.adapter) for model in plan.read]
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(models))
         threads = stack.enter_context(open_threads(plan.threads))
         journal = stack.enter_context(open_journal(folder, key, lines.values()))
         places = _open_shards(plan, folder, stack)
-        synced = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sync"))
         work = Work(plan, sources, threads, places, _rule(plan))
+        todo = [name for name in plan.tensors if name not in lines]
         tick = stack.enter_context(bar("merge", total=len(plan.tensors), unit="tensors"))
+        tick(len(lines))
+        synced = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sync"))
         syncing: Future[None] | None = None
-        for name in plan.tensors if resumable else sorted(plan.tensors):
-            if name not in lines:
-                row, hashes = _merge_tensor(work, name)
-                lines[name] = row_json(row) | {"hashes": hashes}
-                note(journal, lines[name])
-                # The disk works while the next tensors are merged.
-                if syncing is None or syncing.done():
-                    if syncing:
-                        syncing.result()  # a full disk may show only now
-                    syncing = synced.submit(os.fsync, places[name][0])
+        # Closed, and so waited for, before the files are: also where this loop is left early.
+        merged = stack.enter_context(closing(_merged(work, todo if resumable else sorted(todo))))
+        for row, hashes in merged:
+            lines[row.name] = row_json(row) | {"hashes": hashes}
+            note(journal, lines[row.name])
             tick(1)
+            # The disk works while the next tensors are merged.
+            if syncing is None or syncing.done():
+                if syncing:
+                    syncing.result()  # a full disk may show only now
+                syncing = synced.submit(os.fsync, places[row.name][0])
+        if syncing:
+            syncing.result()
         for file in {file for file, _ in places.values()}:
             os.fsync(file)
     found = [lines[name] for name in plan.tensors]
@@ -156,6 +161,31 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
         for i, model in enumerate(plan.inputs)
     ]
     return [row_from_json(line) for line in found], contents
+
+
+def _merged(work: Work, names: Sequence[str]) -> Generator[tuple[TensorRow, list[int]], None, None]:
+    """Merge tensors one after another; yield each one's row and the hashes of its inputs.
+
+    Two are under way at a time, so that what one does alone (between its passes) the other
+    fills; but in `mode: mergekit`, whose random numbers run through all tensors.
+    """
+    alone = work.threads.count == 1 or work.plan.config.mode == "mergekit"
+    if alone:
+        for name in names:
+            yield _merge_tensor(work, name)
+        return
+    with ThreadPoolExecutor(2, thread_name_prefix="tensor") as under_way:
+        yield from under_way.map(lambda name: _merge_tensor(work, name), names)
+
+
+def _clear(plan: Plan, folder: Path, *, going_on: bool) -> None:
+    """Remove what another merge left in the folder under work: it would stay in the result."""
+    kept = {".lock"}
+    if going_on:
+        kept |= {JOURNAL, *(shard.file for shard in plan.shards)}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            remove(path)
 
 
 def _shards_stand(plan: Plan, folder: Path) -> bool:
@@ -263,9 +293,10 @@ def _joined(hashes: list[int]) -> int:
 
 
 def _content(hashes: list[int], model: Model) -> str:
-    """Return the hash of a model's content: its tensors' in order, and its adapter's file."""
+    """Return the hash of a model's content: its tensors' in order, and its adapter's files."""
     content = xxhash.xxh3_128(np.array(hashes, np.uint64).tobytes())
     if model.adapter_folder:
+        content.update((model.adapter_folder / CONFIG).read_bytes())
         content.update((model.adapter_folder / WEIGHTS).read_bytes())
     return f"xxh3:{content.hexdigest()}"
 
