@@ -126,8 +126,8 @@ def test_no_divergence_is_negative_and_all_are_near_the_reference(
     b = (a + change).astype(np.float32)
     found, expected = divergence(a, b), reference(a, b)
     assert found >= 0
-    # Below 1e-12 the weights' own rounding is as large as what moved.
-    assert found == pytest.approx(expected, rel=1e-4, abs=1e-12)
+    # A change of up to 120 is rounded by up to 4e-6: half its square can be all that is left.
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-11)
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1000.0])

@@ -155,9 +155,8 @@ def test_a_model_that_is_not_there_is_named(here: Path) -> None:
 
 
 def test_a_folder_in_use_is_not_written_over(here: Path) -> None:
-    assert "c: exists and is not an empty folder" in str(
-        pytest.raises(MergeError, make_plan, config(), Path("c"), threads=1, max_ram=None).value
-    )
+    with pytest.raises(MergeError, match="c: exists and is not an empty folder"):
+        make_plan(config(), Path("c"), threads=1, max_ram=None)
     (here / "out").write_text("a file")
     assert "out: exists and is not an empty folder" in refused(config())
     (here / "out").unlink()

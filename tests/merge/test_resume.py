@@ -18,11 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cuvee.atomic import hold
 from cuvee.errors import CuveeError, MergeError
 from cuvee.merge import plan, stream
 from cuvee.merge.config import parse_config
-from cuvee.merge.journal import JOURNAL
+from cuvee.merge.journal import JOURNAL, note
 from cuvee.merge.shards import plan_shards
 from cuvee.merge.stream import merge
 
@@ -190,7 +189,7 @@ def interrupted(small: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def interrupt_after(tensors: int, patched: pytest.MonkeyPatch) -> None:
-    note, noted = stream.note, []
+    noted = []
 
     def noting(*arguments: Any) -> None:
         note(*arguments)
@@ -340,18 +339,6 @@ def test_mode_mergekit_starts_over_for_its_random_numbers(
     run(ask, tmp_path / "out")
     assert not going_on(capsys)
     assert contents(tmp_path / "out") == fresh(ask, tmp_path)
-
-
-def test_a_folder_that_is_held_is_refused_before_it_is_touched(
-    interrupted: Ask, tmp_path: Path
-) -> None:
-    before = finished(tmp_path / "out")
-    with (
-        hold(partial_of(tmp_path / "out")),
-        pytest.raises(CuveeError, match="another process holds"),
-    ):
-        run(interrupted | {"seed": 4}, tmp_path / "out")
-    assert finished(tmp_path / "out") == before
 
 
 def test_a_file_that_may_not_grow_is_an_os_error_with_its_path(small: Ask, tmp_path: Path) -> None:

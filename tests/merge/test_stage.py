@@ -107,7 +107,7 @@ def test_mode_mergekit_has_the_recipe_s_seed(folder: Path) -> None:
 def test_task_arithmetic_adds_each_domain_s_weight_of_its_change_to_the_recipe_s_base(
     folder: Path,
 ) -> None:
-    section = {
+    section: dict[str, Any] = {
         "method": "task_arithmetic",
         "parameters": {"lambda": 0.5},
         "specialists": {"math": {"weight": 0.25}, "algebra": {"weight": 1}},
@@ -129,7 +129,7 @@ def test_task_arithmetic_adds_each_domain_s_weight_of_its_change_to_the_recipe_s
 
 
 def test_ties_has_a_density_for_each_domain_and_one_for_the_rest(folder: Path) -> None:
-    section = {
+    section: dict[str, Any] = {
         "method": "ties",
         "parameters": {"weight": 1, "density": 0.2},
         "specialists": {"math": {"density": [{"filter": "mlp", "value": 0.9}, {"value": 0.5}]}},
@@ -167,6 +167,10 @@ def test_a_method_without_base_measures_from_the_recipe_s(folder: Path) -> None:
         ({"method": "ties", "parameters": {"weight": 1, "densty": 1}}, "did you mean 'density'"),
         ({"method": "ties", "parameters": {"weight": 1, "density": 2}}, "density"),
         ({"method": "ties", "parameters": {"weight": 1}, "mode": "mergekit"}, "mode: of arcee_fus"),
+        (
+            {"method": "ties", "parameters": {"weight": 1}, "anchor": "earlier"},
+            "anchor: of arcee_fusion",
+        ),
         ({"parameters": {"weight": 1}}, "arcee_fusion has no parameters"),
         (
             {"method": "ties", "parameters": {"weight": 1}, "specialists": {"math": {"lambda": 1}}},
@@ -178,8 +182,8 @@ def test_a_method_without_base_measures_from_the_recipe_s(folder: Path) -> None:
         ),
     ],
 )
-def test_what_no_merge_can_be_is_refused_before_the_run_begins(
+def test_what_no_merge_can_be_is_refused_without_a_look_at_any_file(
     tmp_path: Path, section: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        tasks(Run(tmp_path, recipe(**section)), contextlib.ExitStack())
+        merge_config(Run(tmp_path, recipe(**section)), base=tmp_path / "base")

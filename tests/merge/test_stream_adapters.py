@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from cuvee.merge import stream
 from cuvee.merge.config import parse_config
+from cuvee.merge.journal import note
 from cuvee.merge.stream import merge
 from cuvee.models.random_model import write_random_model
 
@@ -98,7 +99,6 @@ def test_a_merge_starts_over_where_an_adapter_changed(
     made: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ask("base+math", "base+code", method="linear")
-    note = stream.note
 
     def noting(*arguments: Any) -> None:
         note(*arguments)
