@@ -106,8 +106,7 @@ def seeded(seed: int) -> Iterator[None]:
 # --- whole checkpoints against mergekit 0.1.5
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize(("kind", "dtype"), [("llama", "bfloat16"), ("qwen2", "float32")])
 def test_a_merge_with_sampled_tensors_is_mergekit_s(tmp_path: Path, kind: str, dtype: str) -> None:
     models = write_models(tmp_path, names="ab", dtype=dtype, sizes=LARGE, kind=kind)
     yaml = fusion_yaml(models, dtype=dtype, out_dtype=dtype)
@@ -211,7 +210,7 @@ def fused_as_0_1_0(anchor: Tensor, other: Tensor) -> Tensor:
     return fused
 
 
-@pytest.mark.parametrize(("dtype", "seed"), [("bfloat16", 0), ("float32", 0), ("float32", 1)])
+@pytest.mark.parametrize(("dtype", "seed"), [("bfloat16", 1), ("float32", 0)])
 def test_version_0_1_0_draws_two_permutations_a_tensor_in_order_of_names(
     tmp_path: Path, dtype: str, seed: int
 ) -> None:
@@ -334,10 +333,7 @@ merge(parse_config(yaml, where="config"), out, threads=2)
 print(sorted({"torch", "transformers"} & sys.modules.keys()))
 """
 
-    def imported(name: str, **keys: str) -> str:
-        yaml = json.dumps(fusion_yaml(models, **keys))
-        command = [sys.executable, "-c", program, yaml, str(tmp_path / name)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    assert imported("exact") == "[]"
-    assert imported("mergekit", mode="mergekit") == "['torch']"
+    yaml = json.dumps(fusion_yaml(models))
+    command = [sys.executable, "-c", program, yaml, str(tmp_path / "merged")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
