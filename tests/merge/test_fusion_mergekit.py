@@ -240,7 +240,12 @@ def test_tensors_of_any_shape_are_mergekit_s(shape: tuple[int, ...], version: An
     stack = stack_of([b, a])
     draws = fusion_mergekit.generators(0, 1)
     rule = fusion_mergekit.arcee_fusion_mergekit(
-        stack, anchor="later", version=version, dtype="float32", draws=draws
+        stack,
+        anchor="later",
+        version=version,
+        dtype="float32",
+        file_dtype="float32",
+        draws=draws,
     )
     result = apply(stack, rule).reshape(shape)
     if not a.size:

@@ -21,12 +21,11 @@ from cuvee.merge.fusion import QUARTILES, Anchor, FusionStatistics
 from cuvee.merge.kernels import Array
 
 Version = Literal["0.1.0", "0.1.5"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 SAMPLE = 1_000_000
 """Larger tensors are sampled."""
 EPSILON = 1e-8
 """Added to both softmaxes (and lost in 16-bit dtypes)."""
-BYTES_PER_ELEMENT = 48
-"""What a fusion holds at its peak for each element of a tensor, in bytes (measured: docs)."""
 
 
 def generators(seed: int, steps: int) -> list[torch.Generator]:
@@ -39,24 +38,25 @@ def arcee_fusion_mergekit(
     *,
     anchor: Anchor,
     version: Version,
-    dtype: Literal["bfloat16", "float16", "float32"],
+    dtype: Dtype,
+    file_dtype: Dtype,
     draws: Sequence[torch.Generator],
 ) -> Rule:
     """Return the rule that fuses the models [models] in order as runs of mergekit would.
 
-    `dtype`: what it computes in; a chain rounds to it between fusions, as files between runs
-    do, and the last result is float32, as mergekit's is before it is written. `draws`: one
-    generator a fusion (`generators`); they move on with every tensor over `SAMPLE` elements,
-    so tensors must come in mergekit's order, that of their names. Facts: `fusions`, as
-    `arcee_fusion`.
+    `dtype`: what it computes in; `file_dtype`: to what a chain rounds between fusions, as the
+    files between two runs do. The last result is float32, as mergekit's before it is written.
+    `draws`: one generator a fusion (`generators`); they move on with every tensor over
+    `SAMPLE` elements, so tensors must come in mergekit's order, that of their names. Facts:
+    `fusions`, as `arcee_fusion`.
     """
-    torch_dtype = getattr(torch, dtype)
+    torch_dtype, between = getattr(torch, dtype), getattr(torch, file_dtype)
     statistics: list[FusionStatistics] = []
     whole = stack.read(0, stack.rows).models if stack.elements else np.zeros((1, 0, 0), np.float32)
     result = torch.from_numpy(whole[0].copy()).to(torch_dtype)
     for number, draw in enumerate(draws if stack.elements else ()):
         following = torch.from_numpy(whole[number + 1].copy()).to(torch_dtype)
-        before = result.to(torch_dtype)
+        before = (result.to(between) if number else result).to(torch_dtype)
         a, b = (following, before) if anchor == "later" else (before, following)
         result, found = _fuse(a, b, version, draw)
         statistics.append(found)

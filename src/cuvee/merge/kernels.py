@@ -1,6 +1,6 @@
 """Inner loops of merging, compiled by numba: each reads its arrays once, in cache.
 
-numpy would need ten to twenty passes for what these do in one (measured: docs/merge.md), and
+numpy would need ten to twenty passes for what these do in one, and
 torch takes longer to import than a merge of 1.5 billion parameters may last. Everything here
 is on contiguous float32 or integer arrays, releases the interpreter's lock and is compiled
 on first use (kept on disk beside this file, or in numba's cache folder).

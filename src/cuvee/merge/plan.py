@@ -35,7 +35,7 @@ from cuvee.merge.wording import listed_names
 NAMES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Name in safetensors -> name in a config, of what can be written."""
 PROCESS_BYTES = 250_000_000
-"""Python with numpy and the compiled kernels, before any weight (measured: docs/merge.md)."""
+"""Python with numpy and the compiled kernels, before any weight."""
 SELECTION_BYTES = 2 * 4
 """What arcee_fusion holds for each score of a tensor that it keeps, in two copies for a moment."""
 UNDER_WAY = 2

@@ -23,13 +23,13 @@ from cuvee import __version__
 from cuvee.atomic import hold, remove
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Block, Raw, Rule, Stack, shape_2d
-from cuvee.merge.config import MergeConfig, config_json
+from cuvee.merge.config import Dtype, MergeConfig, config_json
 from cuvee.merge.diagnostics import Sums, measure, sums_length
 from cuvee.merge.finish import finish
 from cuvee.merge.fusion import arcee_fusion
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
 from cuvee.merge.lora import CONFIG, WEIGHTS
-from cuvee.merge.plan import Model, Plan, make_plan, memory_needed, paths_of, work_folder
+from cuvee.merge.plan import NAMES, Model, Plan, make_plan, memory_needed, paths_of, work_folder
 from cuvee.merge.reader import (
     Source,
     hashes,
@@ -216,14 +216,24 @@ def _rule(plan: Plan) -> Callable[[Stack], Rule]:
         from cuvee.merge.fusion_mergekit import arcee_fusion_mergekit, generators
 
         draws = generators(config.seed, len(plan.models) - 1)
-        dtype = config.dtype or plan.out_dtype
         version = config.version or "0.1.5"
         return lambda stack: arcee_fusion_mergekit(
-            stack, anchor=config.anchor, version=version, dtype=dtype, draws=draws
+            stack,
+            anchor=config.anchor,
+            version=version,
+            dtype=config.dtype or _promoted(plan, stack.name),
+            file_dtype=plan.out_dtype,
+            draws=draws,
         )
     if config.method == "arcee_fusion":
         return lambda stack: arcee_fusion(stack, anchor=config.anchor)
     return lambda stack: plan.method.rule(stack, **plan.parameters(stack.name))
+
+
+def _promoted(plan: Plan, name: str) -> Dtype:
+    """Return the dtype in which all models' values of a tensor fit: mergekit's without `dtype`."""
+    found = {model.checkpoint.tensors[name].dtype for model in plan.models}
+    return NAMES[found.pop()] if len(found) == 1 and found <= set(NAMES) else "float32"
 
 
 def _merge_tensor(work: Work, name: str) -> tuple[TensorRow, list[int]]:
