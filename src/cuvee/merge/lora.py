@@ -10,6 +10,7 @@ refused by name. Not here: reading the base, and writing a merged adapter as a m
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from cuvee.errors import MergeError
 from cuvee.merge.agreement import EMBEDDINGS, FLOATS, HEADS, is_tied
 from cuvee.merge.headers import Checkpoint, TensorHeader, file_headers, read_json
-from cuvee.merge.kernels import Array, count_not_finite, kernel, widen_bf16, widen_f16
+from cuvee.merge.kernels import KINDS, Array, count_not_finite, kernel, widen_all
 from cuvee.merge.lora_options import number_problems, option_problems, rank_and_scale
 from cuvee.merge.wording import listed_names
 
@@ -269,13 +270,8 @@ def _read_low_rank(found: _Factors) -> LowRank:
 def _read(header: TensorHeader) -> Array:
     """Return a whole tensor as float32."""
     raw = np.fromfile(header.file, np.uint8, header.end - header.begin, offset=header.begin)
-    if header.dtype == "F32":
-        return raw.view(np.float32).reshape(header.shape)
-    if header.dtype == "F64":
-        return raw.view(np.float64).astype(np.float32).reshape(header.shape)
-    bits = raw.view(np.uint16)
-    out = np.empty(bits.size, np.float32)
-    (widen_bf16 if header.dtype == "BF16" else widen_f16)(bits, out)
+    out = np.empty(prod(header.shape), np.float32)
+    widen_all((raw,), np.array([KINDS[header.dtype]]), out[None])
     return out.reshape(header.shape)
 
 

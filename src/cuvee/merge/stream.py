@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from cuvee import __version__
 from cuvee.atomic import hold, remove
@@ -29,7 +28,16 @@ from cuvee.merge.finish import finish
 from cuvee.merge.fusion import arcee_fusion
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
 from cuvee.merge.lora import CONFIG, WEIGHTS
-from cuvee.merge.plan import NAMES, Model, Plan, make_plan, memory_needed, paths_of, work_folder
+from cuvee.merge.plan import (
+    NAMES,
+    UNDER_WAY,
+    Model,
+    Plan,
+    make_plan,
+    memory_needed,
+    paths_of,
+    work_folder,
+)
 from cuvee.merge.reader import (
     Source,
     hashes,
@@ -44,8 +52,6 @@ from cuvee.merge.record import Merged, TensorRow, row_from_json, row_json
 from cuvee.merge.shards import DTYPES, open_shard, prepare_shard, rounded, write_at
 from cuvee.merge.threads import Threads, open_threads, scratch
 from cuvee.progress import bar, say, warn
-
-Hashes = NDArray[np.uint64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +172,7 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
 def _merged(work: Work, names: Sequence[str]) -> Generator[tuple[TensorRow, list[int]], None, None]:
     """Merge tensors one after another; yield each one's row and the hashes of its inputs.
 
-    Two are under way at a time, so that what one does alone (between its passes) the other
+    `UNDER_WAY` are merged at a time, so that what one does alone (between its passes) the other
     fills; but in `mode: mergekit`, whose random numbers run through all tensors.
     """
     alone = work.threads.count == 1 or work.plan.config.mode == "mergekit"
@@ -174,7 +180,7 @@ def _merged(work: Work, names: Sequence[str]) -> Generator[tuple[TensorRow, list
         for name in names:
             yield _merge_tensor(work, name)
         return
-    with ThreadPoolExecutor(2, thread_name_prefix="tensor") as under_way:
+    with ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="tensor") as under_way:
         yield from under_way.map(lambda name: _merge_tensor(work, name), names)
 
 
