@@ -30,7 +30,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.headers import TensorHeader, read_headers
+from cuvee.merge.inputs.headers import TensorHeader, read_headers
 
 CHUNK_BYTES = 1 << 23
 """Of a tensor that is looked at."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cuvee.merge.config import KEYS, parse_config
+from cuvee.merge.config.read import KEYS, parse_config
 from cuvee.merge.methods.spec import Method, Parameter
 from cuvee.merge.methods.table import METHODS
 from cuvee.recipe.training import Merge

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from cuvee.errors import MergeError
-from cuvee.merge.agreement import check_agreement, tied_aliases
-from cuvee.merge.config_agreement import DEFAULTS, compare_configs, normal_config
-from cuvee.merge.headers import read_headers
-from cuvee.merge.tokenizer_agreement import compare_tokenizers, vocabulary_size
-from cuvee.merge.wording import labels, listed_names
+from cuvee.merge.inputs.agreement import check_agreement, tied_aliases
+from cuvee.merge.inputs.config_agreement import DEFAULTS, compare_configs, normal_config
+from cuvee.merge.inputs.headers import read_headers
+from cuvee.merge.inputs.tokenizer_agreement import compare_tokenizers, vocabulary_size
+from cuvee.merge.inputs.wording import labels, listed_names
 from cuvee.models.random_model import write_random_model
 
 Pair = tuple[Path, Path]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvee.errors import RecipeError
-from cuvee.merge.config import (
+from cuvee.merge.config.entries import ModelSpec
+from cuvee.merge.config.read import (
     MergeConfig,
     config_json,
     load_yaml,
@@ -17,9 +18,8 @@ from cuvee.merge.config import (
     read_config,
     source_of_files,
 )
-from cuvee.merge.entries import ModelSpec
+from cuvee.merge.config.settings import Filtered
 from cuvee.merge.methods.table import METHODS
-from cuvee.merge.settings import Filtered
 
 LINEAR = """
 models:

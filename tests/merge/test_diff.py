@@ -14,10 +14,17 @@ from safetensors.torch import save_file
 
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import stack_of
-from cuvee.merge.diff import Amounts, Difference, added, compare, diff_checkpoints, to_json
-from cuvee.merge.diff_table import show
-from cuvee.merge.heatmap import write_html
-from cuvee.merge.panels import panels
+from cuvee.merge.diagnostics.diff import (
+    Amounts,
+    Difference,
+    added,
+    compare,
+    diff_checkpoints,
+    to_json,
+)
+from cuvee.merge.diagnostics.diff_table import show
+from cuvee.merge.diagnostics.heatmap import write_html
+from cuvee.merge.diagnostics.panels import panels
 from cuvee.merge.threads import open_threads
 
 

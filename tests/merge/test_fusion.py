@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Stack, apply, stack_of
-from cuvee.merge.fusion import Anchor, arcee_fusion
+from cuvee.merge.methods.fusion import Anchor, arcee_fusion
 
 Array = NDArray[np.float32]
 Wide = NDArray[np.float64]

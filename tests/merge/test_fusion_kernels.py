@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cuvee.merge.fusion_kernels import (
+from cuvee.merge.kernels import HIGH_BINS, KINDS, Array
+from cuvee.merge.methods.fusion_kernels import (
     NARROW,
     SAFE_EXPONENT,
     SMALL,
@@ -20,7 +21,6 @@ from cuvee.merge.fusion_kernels import (
     score_rows,
     small_exponentials,
 )
-from cuvee.merge.kernels import HIGH_BINS, KINDS, Array
 
 SIZES = [1, 2, 7, 8, 63, 64, 65, 1000]
 

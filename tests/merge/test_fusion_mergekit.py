@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from cuvee.merge import fusion_mergekit
 from cuvee.merge.blocks import apply, stack_of
-from cuvee.merge.config import parse_config
-from cuvee.merge.fusion import arcee_fusion
-from cuvee.merge.fusion_kernels import row_divergence
-from cuvee.merge.record import Merged
+from cuvee.merge.config.read import parse_config
+from cuvee.merge.diagnostics.record import Merged
+from cuvee.merge.methods import fusion_mergekit
+from cuvee.merge.methods.fusion import arcee_fusion
+from cuvee.merge.methods.fusion_kernels import row_divergence
 from cuvee.merge.stream import merge
 
 with warnings.catch_warnings():
@@ -331,7 +331,7 @@ def test_the_exact_mode_imports_neither_torch_nor_transformers(tmp_path: Path) -
     program = """
 import json, sys
 from pathlib import Path
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 yaml, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 merge(parse_config(yaml, where="config"), out, threads=2)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cuvee.merge import blocks, fusion
+from cuvee.merge import blocks
 from cuvee.merge.blocks import Raw, Stack, apply, stack_of
-from cuvee.merge.fusion import Anchor, arcee_fusion
-from cuvee.merge.fusion_kernels import row_divergence
 from cuvee.merge.kernels import KINDS
+from cuvee.merge.methods import fusion
+from cuvee.merge.methods.fusion import Anchor, arcee_fusion
+from cuvee.merge.methods.fusion_kernels import row_divergence
 from cuvee.merge.threads import open_threads
 
 Array = NDArray[np.float32]

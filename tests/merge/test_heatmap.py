@@ -13,10 +13,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cuvee.merge.diagnostics import measure
-from cuvee.merge.heatmap import Cell, heat_map, module_label, module_order, strength, write_html
-from cuvee.merge.panels import Panel, heading, lines, panels, shown
-from cuvee.merge.record import Input, TensorRow, merge_record
+from cuvee.merge.diagnostics.heatmap import (
+    Cell,
+    heat_map,
+    module_label,
+    module_order,
+    strength,
+    write_html,
+)
+from cuvee.merge.diagnostics.measures import measure
+from cuvee.merge.diagnostics.panels import Panel, heading, lines, panels, shown
+from cuvee.merge.diagnostics.record import Input, TensorRow, merge_record
 
 HOSTILE = '</svg></main><script>document.title = "owned"</script><img src=x onerror="alert(1)">'
 NAMES = ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight")

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from cuvee.errors import MergeError
-from cuvee.merge.headers import Checkpoint, read_headers
-from cuvee.merge.lora import Adapter, LowRank, add_low_rank, read_adapter
-from cuvee.merge.lora_options import rank_and_scale
+from cuvee.merge.inputs.headers import Checkpoint, read_headers
+from cuvee.merge.inputs.lora import Adapter, LowRank, add_low_rank, read_adapter
+from cuvee.merge.inputs.lora_options import rank_and_scale
 from cuvee.models.random_model import write_random_model
 
 pytestmark = pytest.mark.filterwarnings(

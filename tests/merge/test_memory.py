@@ -11,7 +11,7 @@ import pytest
 MEASURED = """
 import json, sys
 from pathlib import Path
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 def peak():  # ru_maxrss would count what the process that started this one held
     text = Path("/proc/self/status").read_text()

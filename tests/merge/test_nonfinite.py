@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cuvee.errors import MergeError
 from cuvee.merge import blocks
-from cuvee.merge.config import MergeConfig, parse_config
+from cuvee.merge.config.read import MergeConfig, parse_config
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.methods.table import METHODS
 from cuvee.merge.stream import merge

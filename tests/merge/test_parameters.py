@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 
 from cuvee.errors import RecipeError
 from cuvee.merge.blocks import Rule, Stack
-from cuvee.merge.config import MergeConfig, parse_config
-from cuvee.merge.entries import ModelSpec
+from cuvee.merge.config.entries import ModelSpec
+from cuvee.merge.config.parameters import method_parameters, missing_values, unused_filters
+from cuvee.merge.config.read import MergeConfig, parse_config
+from cuvee.merge.config.settings import Filtered, Setting, parse_setting, resolve, setting_json
 from cuvee.merge.methods.spec import Method, Parameter
 from cuvee.merge.methods.table import METHODS
-from cuvee.merge.parameters import method_parameters, missing_values, unused_filters
-from cuvee.merge.settings import Filtered, Setting, parse_setting, resolve, setting_json
 
 
 def rule(stack: Stack, **parameters: Any) -> Rule:

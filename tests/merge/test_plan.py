@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cuvee.errors import CuveeError, MergeError, RecipeError
-from cuvee.merge.config import MergeConfig, parse_config
+from cuvee.merge.config.read import MergeConfig, parse_config
 from cuvee.merge.plan import Plan, locate, make_plan, memory_needed
 from cuvee.merge.stream import describe, merge
 from cuvee.models.random_model import write_random_model

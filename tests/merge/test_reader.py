@@ -12,11 +12,18 @@ import xxhash
 from safetensors.torch import save_file
 
 from cuvee.errors import MergeError
-from cuvee.merge import reader
-from cuvee.merge.headers import TensorHeader, read_headers
+from cuvee.merge.inputs import reader
+from cuvee.merge.inputs.headers import TensorHeader, read_headers
+from cuvee.merge.inputs.lora import Adapter, LowRank
+from cuvee.merge.inputs.reader import (
+    Tensors,
+    hashes,
+    open_sources,
+    open_tensors,
+    raw_rows,
+    read_rows,
+)
 from cuvee.merge.kernels import Array
-from cuvee.merge.lora import Adapter, LowRank
-from cuvee.merge.reader import Tensors, hashes, open_sources, open_tensors, raw_rows, read_rows
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cuvee.merge.diagnostics import measure
-from cuvee.merge.record import (
+from cuvee.merge.diagnostics.measures import measure
+from cuvee.merge.diagnostics.record import (
     Input,
     TensorRow,
     merge_record,

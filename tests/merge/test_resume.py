@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from cuvee.errors import CuveeError, MergeError
 from cuvee.merge import plan, stream
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.journal import JOURNAL, note
 from cuvee.merge.shards import plan_shards
 from cuvee.merge.stream import merge
@@ -28,7 +28,7 @@ from cuvee.merge.stream import merge
 MERGE = """
 import json, sys
 from pathlib import Path
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 merge(parse_config(json.loads(sys.argv[1]), where="test"), Path(sys.argv[2]), threads=2)
 """
@@ -358,7 +358,7 @@ def test_a_file_that_may_not_grow_is_an_os_error_with_its_path(small: Ask, tmp_p
 FULL_DISK = """
 import errno, json, shutil, sys
 from pathlib import Path
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 ask, folder, result = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 filler = folder / "filler"

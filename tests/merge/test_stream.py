@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cuvee.merge import blocks, plan
 from cuvee.merge.blocks import apply, stack_of
-from cuvee.merge.config import MergeConfig, parse_config
+from cuvee.merge.config.read import MergeConfig, parse_config
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.methods.table import METHODS
 from cuvee.merge.plan import make_plan, memory_needed
@@ -285,7 +285,7 @@ def test_the_identity_of_an_input_is_that_of_its_content(
 def test_mode_mergekit_is_seeded_and_in_the_order_of_names(
     family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cuvee.merge import fusion_mergekit
+    from cuvee.merge.methods import fusion_mergekit
 
     monkeypatch.setattr(fusion_mergekit, "SAMPLE", 100)  # so that random numbers are drawn
     found = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from cuvee.merge import stream
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.journal import note
 from cuvee.merge.stream import merge
 from cuvee.models.random_model import write_random_model

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvee.errors import DataError
-from cuvee.merge.config import parse_config
+from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 from cuvee.models.random_model import write_random_model
 from cuvee.records import Example, read_rows, write_rows

@@ -98,7 +98,7 @@ def merge_by_config(
     dry_run: bool,
 ) -> None:
     """Merge by a config file into a folder; raises what reading it or merging raises."""
-    from cuvee.merge.config import read_config
+    from cuvee.merge.config.read import read_config
 
     config = read_config(place, flags)
 
@@ -136,9 +136,9 @@ def diff(
 
         from rich.console import Console
 
-        from cuvee.merge.diff import diff_checkpoints, to_json
-        from cuvee.merge.diff_table import show
-        from cuvee.merge.heatmap import write_html
+        from cuvee.merge.diagnostics.diff import diff_checkpoints, to_json
+        from cuvee.merge.diagnostics.diff_table import show
+        from cuvee.merge.diagnostics.heatmap import write_html
         from cuvee.merge.threads import cores
 
         difference = diff_checkpoints(local(a), local(b), threads=threads or cores())

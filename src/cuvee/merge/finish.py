@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cuvee.atomic import write_text
-from cuvee.merge.config import config_json
-from cuvee.merge.headers import read_json
-from cuvee.merge.heatmap import write_html
-from cuvee.merge.plan import Model, Plan, paths_of
-from cuvee.merge.record import (
+from cuvee.merge.config.read import config_json
+from cuvee.merge.diagnostics.heatmap import write_html
+from cuvee.merge.diagnostics.record import (
     RECORD,
     Input,
     Merged,
@@ -20,6 +18,8 @@ from cuvee.merge.record import (
     short_names,
     summarise,
 )
+from cuvee.merge.inputs.headers import read_json
+from cuvee.merge.plan import Model, Plan, paths_of
 from cuvee.merge.shards import DTYPES, index_json
 
 PAGE = "cuvee_merge.html"

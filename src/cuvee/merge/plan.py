@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 
 from cuvee.errors import MergeError, RecipeError
-from cuvee.merge.agreement import check_agreement
 from cuvee.merge.blocks import BLOCK_ELEMENTS, shape_2d, stack_of
-from cuvee.merge.config import Dtype, MergeConfig, source_of_files
-from cuvee.merge.entries import ARCEE_FUSION, ModelSpec
-from cuvee.merge.fusion import KEPT
-from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader, read_headers
-from cuvee.merge.lora import CONFIG, WEIGHTS, Adapter, read_adapter
+from cuvee.merge.config.entries import ARCEE_FUSION, ModelSpec
+from cuvee.merge.config.parameters import method_parameters, missing_values, unused_filters
+from cuvee.merge.config.read import Dtype, MergeConfig, source_of_files
+from cuvee.merge.diagnostics.record import place
+from cuvee.merge.inputs.agreement import check_agreement
+from cuvee.merge.inputs.headers import ITEMSIZE, Checkpoint, TensorHeader, read_headers
+from cuvee.merge.inputs.lora import CONFIG, WEIGHTS, Adapter, read_adapter
+from cuvee.merge.inputs.reader import WINDOW_BYTES
+from cuvee.merge.inputs.wording import listed_names
+from cuvee.merge.methods.fusion import KEPT
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.methods.table import METHODS
-from cuvee.merge.parameters import method_parameters, missing_values, unused_filters
-from cuvee.merge.reader import WINDOW_BYTES
-from cuvee.merge.record import place
 from cuvee.merge.shards import DTYPES, Shard, plan_shards
-from cuvee.merge.wording import listed_names
 
 NAMES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Name in safetensors -> name in a config, of what can be written."""

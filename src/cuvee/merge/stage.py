@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import RecipeError
-from cuvee.merge.config import MergeConfig, parse_config
+from cuvee.merge.config.read import MergeConfig, parse_config
 from cuvee.merge.methods.table import METHODS
 from cuvee.merge.stream import merge
 from cuvee.merge.threads import cores

@@ -22,12 +22,23 @@ from cuvee import __version__
 from cuvee.atomic import hold, remove
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Block, Raw, Rule, Stack, shape_2d
-from cuvee.merge.config import Dtype, MergeConfig, config_json
-from cuvee.merge.diagnostics import Sums, measure, sums_length
+from cuvee.merge.config.read import Dtype, MergeConfig, config_json
+from cuvee.merge.diagnostics.measures import Sums, measure, sums_length
+from cuvee.merge.diagnostics.record import Merged, TensorRow, row_from_json, row_json
 from cuvee.merge.finish import finish
-from cuvee.merge.fusion import arcee_fusion
+from cuvee.merge.inputs.lora import CONFIG, WEIGHTS
+from cuvee.merge.inputs.reader import (
+    Source,
+    hashes,
+    open_sources,
+    open_tensors,
+    raw_rows,
+    read_rows,
+    release_all,
+    release_rows,
+)
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
-from cuvee.merge.lora import CONFIG, WEIGHTS
+from cuvee.merge.methods.fusion import arcee_fusion
 from cuvee.merge.plan import (
     NAMES,
     UNDER_WAY,
@@ -38,17 +49,6 @@ from cuvee.merge.plan import (
     paths_of,
     work_folder,
 )
-from cuvee.merge.reader import (
-    Source,
-    hashes,
-    open_sources,
-    open_tensors,
-    raw_rows,
-    read_rows,
-    release_all,
-    release_rows,
-)
-from cuvee.merge.record import Merged, TensorRow, row_from_json, row_json
 from cuvee.merge.shards import DTYPES, open_shard, prepare_shard, rounded, write_at
 from cuvee.merge.threads import Threads, open_threads, scratch
 from cuvee.progress import bar, say, warn
@@ -219,7 +219,7 @@ def _rule(plan: Plan) -> Callable[[Stack], Rule]:
     config = plan.config
     if config.mode == "mergekit":
         # Loads torch, which nothing else here needs.
-        from cuvee.merge.fusion_mergekit import arcee_fusion_mergekit, generators
+        from cuvee.merge.methods.fusion_mergekit import arcee_fusion_mergekit, generators
 
         draws = generators(config.seed, len(plan.models) - 1)
         version = config.version or "0.1.5"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from cuvee.merge.heatmap import Cell
-from cuvee.merge.heatmap import heat_map as draw_heat_map
+from cuvee.merge.diagnostics.heatmap import Cell
+from cuvee.merge.diagnostics.heatmap import heat_map as draw_heat_map
 from cuvee.records import Comparison, Score
 from cuvee.release.facts import Adopted, TrainPoint
 from cuvee.release.wording import count, percent, points

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cuvee import __version__
-from cuvee.merge.heatmap import module_label, module_order
+from cuvee.merge.diagnostics.heatmap import module_label, module_order
 from cuvee.records import Comparison, Score
 from cuvee.release import figures, wording
 from cuvee.release.facts import Adopted, Facts, TaskTime

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from cuvee.merge import fusion
 from cuvee.merge.methods import (
     breadcrumbs,
     drops,
+    fusion,
     linear,
     means,
     ram,

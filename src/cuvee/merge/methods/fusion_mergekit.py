@@ -5,7 +5,7 @@ dtype and step by step in torch, so whole tensors are in memory, and its quantil
 1,000,000 scores drawn by a generator that all tensors share: up to 0.1.4 two random
 permutations of every larger tensor, in 0.1.5 one draw with replacement. Equal bits also take
 the same torch build and instruction set; on another machine a few elements in ten thousand
-differ. Use `cuvee.merge.fusion` for anything else.
+differ. Use `cuvee.merge.methods.fusion` for anything else.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from cuvee.merge.blocks import Block, Rule, Stack
-from cuvee.merge.fusion import QUARTILES, Anchor, FusionStatistics
 from cuvee.merge.kernels import Array
+from cuvee.merge.methods.fusion import QUARTILES, Anchor, FusionStatistics
 
 Version = Literal["0.1.0", "0.1.5"]
 Dtype = Literal["bfloat16", "float16", "float32"]

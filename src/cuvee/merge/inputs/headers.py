@@ -3,8 +3,8 @@
 Reads a Hugging Face folder: `config.json` and `model.safetensors`, or shards with
 `model.safetensors.index.json`. A safetensors file begins with the length of its header (u64,
 little endian) and the header as JSON; the offsets in it count from the header's end. Not here:
-reading weights (`cuvee.merge.reader`), what must agree between checkpoints
-(`cuvee.merge.agreement`).
+reading weights (`cuvee.merge.inputs.reader`), what must agree between checkpoints
+(`cuvee.merge.inputs.agreement`).
 """
 
 import dataclasses

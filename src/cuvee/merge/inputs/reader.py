@@ -18,9 +18,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
-from cuvee.merge.headers import ITEMSIZE, Checkpoint, TensorHeader
+from cuvee.merge.inputs.headers import ITEMSIZE, Checkpoint, TensorHeader
+from cuvee.merge.inputs.lora import Adapter, LowRank, add_low_rank
 from cuvee.merge.kernels import KINDS, Array, widen_all
-from cuvee.merge.lora import Adapter, LowRank, add_low_rank
 
 Bytes = NDArray[np.uint8]
 

@@ -1,7 +1,8 @@
 """The inner loops of Arcee Fusion: divergence of rows, scores, the choice.
 
 Blocks are float32 [rows, d], C-contiguous and finite. The formulas and their reasons are in
-`cuvee.merge.fusion`; here is only how they are computed in as few passes as the cache allows.
+`cuvee.merge.methods.fusion`; here is only how they are computed in as few passes as the cache
+allows.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 Files of transformers 4 and 5 spell one thing in two ways, and leave out what is the default:
 `normal_config` writes both in one spelling, `compare_configs` compares them. Not here: tied
-embeddings, which concern what tensors are stored (`cuvee.merge.agreement`).
+embeddings, which concern what tensors are stored (`cuvee.merge.inputs.agreement`).
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuvee.merge.headers import read_json
+from cuvee.merge.inputs.headers import read_json
 
 Config = Mapping[str, Any]
 Labels = tuple[str, str]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cuvee.merge import diagnostics
-from cuvee.merge.diagnostics import describe, measure, sums_length
+from cuvee.merge.diagnostics import measures
+from cuvee.merge.diagnostics.measures import describe, measure, sums_length
 
 F32 = np.float32
 Floats = NDArray[np.float32]
@@ -58,10 +58,10 @@ def test_the_loop_for_two_models_and_the_general_one_agree(
     *, seed: int, n: int, has_base: bool
 ) -> None:
     models, result = small(seed, 2, n), small(seed + 1, n)
-    base, step = (small(seed + 2, n), 1) if has_base else (diagnostics.ZEROS, 0)
+    base, step = (small(seed + 2, n), 1) if has_base else (measures.ZEROS, 0)
     pair, general = np.zeros(sums_length(2)), np.zeros(sums_length(2))
-    diagnostics.add_pair(models, base, result, step, pair)
-    diagnostics.add_any(models, base, result, step, general)
+    measures.add_pair(models, base, result, step, pair)
+    measures.add_any(models, base, result, step, general)
     np.testing.assert_allclose(pair, general, rtol=1e-6)
 
 

@@ -1,8 +1,8 @@
 """Heat maps of a merge or a difference: a row a layer, a column a module.
 
 `heat_map` draws numbers as inline SVG whose colours come from the page around it; `write_html`
-makes a page of all measures of a record (`cuvee.merge.panels`): one file without a script,
-which loads nothing. All names are escaped. Computes no measures.
+makes a page of all measures of a record (`panels`): one file without a script, which loads
+nothing. All names are escaped. Computes no measures.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cuvee.atomic import replacing
-from cuvee.merge.panels import Panel, heading, lines, panels, shown
+from cuvee.merge.diagnostics.panels import Panel, heading, lines, panels, shown
 
 LEFT, RIGHT, TOP = 28, 34, 56
 """Margins of a map, in the SVG's own units: layers, and the slanted names of modules."""
@@ -121,7 +121,7 @@ def write_html(record: Mapping[str, Any], path: Path) -> None:
     The file appears complete or not at all. Raises ValueError for a record of another kind.
     """
     environment = Environment(
-        loader=PackageLoader("cuvee.merge"),
+        loader=PackageLoader("cuvee.merge.diagnostics"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,6 @@
 """The options of a PEFT LoRA adapter (`adapter_config.json`): honoured, of no effect, or refused.
 
-Not here: the adapter's tensors (`cuvee.merge.lora`).
+Not here: the adapter's tensors (`cuvee.merge.inputs.lora`).
 """
 
 import re

@@ -1,7 +1,7 @@
 """Arcee Fusion: adopt from one model the weights that stand out, keep the other's for the rest.
 
 A stack of models in, a rule out. Not here: mergekit's own arithmetic, for those who must
-reproduce a published merge (`cuvee.merge.fusion_mergekit`).
+reproduce a published merge (`cuvee.merge.methods.fusion_mergekit`).
 
 The rule for an anchor A and another tensor B of one shape, row by row over the last dimension
 (one distribution an output of a Linear, one a token of an embedding; a 1-D tensor is one row,
@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Block, Counts, Rule, Stack, locate, order_statistics
-from cuvee.merge.fusion_kernels import WIDTH, Words, choose, score_rows
 from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array
+from cuvee.merge.methods.fusion_kernels import WIDTH, Words, choose, score_rows
 from cuvee.merge.methods.spec import Method
 from cuvee.merge.threads import Threads, scratch
 

@@ -1,6 +1,6 @@
 """A difference of two checkpoints for the terminal: sentences and two tables.
 
-A `Difference` in, what rich prints out. Reads and compares nothing (`cuvee.merge.diff`).
+A `Difference` in, what rich prints out. Reads and compares nothing (that is `diff`).
 """
 
 from rich.box import SIMPLE_HEAD
@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cuvee.merge.diff import Amounts, Difference, added
-from cuvee.merge.heatmap import module_order
-from cuvee.merge.panels import shown
-from cuvee.merge.record import place
+from cuvee.merge.diagnostics.diff import Amounts, Difference, added
+from cuvee.merge.diagnostics.heatmap import module_order
+from cuvee.merge.diagnostics.panels import shown
+from cuvee.merge.diagnostics.record import place
 
 MOST_CHANGED = 10
 """Tensors that are listed."""

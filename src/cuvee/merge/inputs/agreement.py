@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cuvee.errors import MergeError
-from cuvee.merge.config_agreement import compare_configs, compare_generation
-from cuvee.merge.headers import Checkpoint
-from cuvee.merge.tokenizer_agreement import compare_tokenizers, vocabulary_size
-from cuvee.merge.wording import labels, listed_names
+from cuvee.merge.inputs.config_agreement import compare_configs, compare_generation
+from cuvee.merge.inputs.headers import Checkpoint
+from cuvee.merge.inputs.tokenizer_agreement import compare_tokenizers, vocabulary_size
+from cuvee.merge.inputs.wording import labels, listed_names
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The dtypes that are merged, with their bytes an element."""
@@ -32,7 +32,7 @@ def check_agreement(
 
     Raises one MergeError that lists everything in which they do not fit together. Each is
     compared with the first: tensor names, shapes, dtypes that cannot be merged, tied
-    embeddings, the configs (`cuvee.merge.config_agreement` has the rules), vocabularies,
+    embeddings, the configs (`cuvee.merge.inputs.config_agreement` has the rules), vocabularies,
     tokenizers and chat templates. `tokenizer_decided`: the merge names the tokenizer and the
     template of the result, so that differences there are warnings, of the vocabulary not.
     """

@@ -1,7 +1,7 @@
 """The measures of a record as panels: one number a tensor, named and explained.
 
 `cuvee_merge.json`, or what `cuvee diff` found, in; panels out. Drawing them is
-`cuvee.merge.heatmap`'s.
+`cuvee.merge.diagnostics.heatmap`'s.
 """
 
 import dataclasses

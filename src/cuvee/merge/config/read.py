@@ -4,7 +4,8 @@ The language is mergekit's, as people have it (`merge_method`, `base_model`, `mo
 `parameters`, `dtype`, ...), with a few keys of our own (`order`, `anchor`, `mode`, `version`,
 `seed`, `reference`, `allow_nonfinite`). Every value is honoured or refused by name, and all
 that is wrong is said at once. A mapping in, a `MergeConfig` out. Not here: which value a
-parameter has for a tensor (`cuvee.merge.parameters`), and whatever only the checkpoints tell.
+parameter has for a tensor (`cuvee.merge.config.parameters`), and whatever only the
+checkpoints tell.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from typing import Any, Literal, cast
 import yaml
 
 from cuvee.errors import RecipeError
-from cuvee.merge.entries import (
+from cuvee.merge.config.entries import (
     ARCEE_FUSION,
     ModelSpec,
     parse_model,
@@ -25,9 +26,9 @@ from cuvee.merge.entries import (
     parse_parameters,
     unknown_keys,
 )
+from cuvee.merge.config.roles import Roles, assign_roles, fusion_roles, missing_parameters
+from cuvee.merge.config.settings import Setting, setting_json
 from cuvee.merge.methods.table import METHODS
-from cuvee.merge.roles import Roles, assign_roles, fusion_roles, missing_parameters
-from cuvee.merge.settings import Setting, setting_json
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 Anchor = Literal["later", "earlier"]

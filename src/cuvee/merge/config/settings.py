@@ -9,7 +9,7 @@ A setting is what a merge config writes behind a parameter's name, in mergekit's
   takes every tensor.
 
 Values from YAML in, checked settings out, and the value of a setting for one tensor. Not
-here: which setting counts where there are several (`cuvee.merge.parameters`).
+here: which setting counts where there are several (`cuvee.merge.config.parameters`).
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """What differs between two checkpoints: their tensors, and each weight of those both have.
 
 Two checkpoint folders in, a `Difference` out, or its JSON values (`to_json`), from which
-`cuvee.merge.heatmap` draws a page and `cuvee.merge.diff_table` tables. Weights are compared as
-float32, in blocks, so that memory does not grow with the models. Changes nothing.
+`heatmap` draws a page and `diff_table` tables. Weights are compared as float32, in blocks, so
+that memory does not grow with the models. Changes nothing.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from cuvee.merge.blocks import Block, Stack, over_blocks, shape_2d
-from cuvee.merge.diagnostics import CHUNK, Sums, cosine, relative, rounded
-from cuvee.merge.headers import Checkpoint, TensorHeader, read_headers
+from cuvee.merge.diagnostics.measures import CHUNK, Sums, cosine, relative, rounded
+from cuvee.merge.diagnostics.record import place
+from cuvee.merge.inputs.headers import Checkpoint, TensorHeader, read_headers
+from cuvee.merge.inputs.reader import Source, open_sources, open_tensors, read_rows, release_all
 from cuvee.merge.kernels import Array, fast_kernel, kernel
-from cuvee.merge.reader import Source, open_sources, open_tensors, read_rows, release_all
-from cuvee.merge.record import place
 from cuvee.merge.threads import Threads, open_threads, scratch
 from cuvee.progress import bar
 
@@ -173,7 +173,7 @@ def added(amounts: Iterable[Amounts]) -> Amounts:
 
 
 def to_json(difference: Difference) -> dict[str, Any]:
-    """Return a difference as JSON values; `cuvee.merge.heatmap.write_html` draws them."""
+    """Return a difference as JSON values; `heatmap.write_html` draws them."""
     return {
         "kind": "difference",
         "a": difference.a,

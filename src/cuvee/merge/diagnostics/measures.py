@@ -4,7 +4,7 @@
 and returns a vector of sums; vectors of blocks and of tensors add up. `describe` turns such
 a vector into the measures of the record: how far each model moved from the base, where the
 models' changes point the same way, which weights of the result are whose. Does not read
-tensors and does not draw (`cuvee.merge.heatmap`).
+tensors and does not draw (`cuvee.merge.diagnostics.heatmap`).
 """
 
 import math

@@ -1,7 +1,7 @@
 """The models of a merge config: how one is named, and the parameters it may bring.
 
 Values from YAML in, `ModelSpec`s out; what is wrong is added to a list of problems, each
-naming its key. Not here: which of them is the base or the anchor (`cuvee.merge.roles`).
+naming its key. Not here: which of them is the base or the anchor (`cuvee.merge.config.roles`).
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from cuvee.merge.config.settings import Setting, parse_setting
 from cuvee.merge.methods.table import METHODS
-from cuvee.merge.settings import Setting, parse_setting
 
 ARCEE_FUSION = "arcee_fusion"
 """The method that fuses pairs in a chain: its models have an order, and no base."""

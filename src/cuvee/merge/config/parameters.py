@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cuvee.errors import RecipeError
-from cuvee.merge.config import MergeConfig
+from cuvee.merge.config.read import MergeConfig
+from cuvee.merge.config.settings import Setting, choices, first_match, resolve
 from cuvee.merge.methods.spec import Method, Number, Parameter
-from cuvee.merge.settings import Setting, choices, first_match, resolve
 
 Settings = Mapping[str, Setting]
 SHOWN = 3

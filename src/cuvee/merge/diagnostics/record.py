@@ -2,7 +2,7 @@
 
 One `TensorRow` for each tensor in, plain JSON values out, the same at every run of the same
 merge: no time, and no path but what the user wrote. Not here: computing what stands in the
-rows (`cuvee.merge.diagnostics`, the methods) and drawing it (`cuvee.merge.heatmap`).
+rows (`measures`, the methods) and drawing it (`heatmap`).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cuvee import __version__
-from cuvee.merge.diagnostics import describe, sums_length
+from cuvee.merge.diagnostics.measures import describe, sums_length
 
 RECORD = "cuvee_merge.json"
 
@@ -49,7 +49,7 @@ class TensorRow:
     """What the method says of it (`cuvee.merge.blocks.Rule`). For arcee_fusion `fusions`: of
     each fusion of the chain `elements`, `differing`, `adopted`, `degenerate` and more."""
     sums: tuple[float, ...]
-    """`cuvee.merge.diagnostics.measure`, added up over the tensor's blocks in order."""
+    """`cuvee.merge.diagnostics.measures.measure`, added up over the tensor's blocks in order."""
 
 
 @dataclasses.dataclass(frozen=True)

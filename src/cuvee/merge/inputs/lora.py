@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from cuvee.errors import MergeError
-from cuvee.merge.agreement import EMBEDDINGS, FLOATS, HEADS, is_tied
-from cuvee.merge.headers import Checkpoint, TensorHeader, file_headers, read_json
+from cuvee.merge.inputs.agreement import EMBEDDINGS, FLOATS, HEADS, is_tied
+from cuvee.merge.inputs.headers import Checkpoint, TensorHeader, file_headers, read_json
+from cuvee.merge.inputs.lora_options import number_problems, option_problems, rank_and_scale
+from cuvee.merge.inputs.wording import listed_names
 from cuvee.merge.kernels import KINDS, Array, count_not_finite, kernel, widen_all
-from cuvee.merge.lora_options import number_problems, option_problems, rank_and_scale
-from cuvee.merge.wording import listed_names
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."

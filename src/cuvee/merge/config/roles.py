@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cuvee.merge.entries import ARCEE_FUSION, ModelSpec, parse_model, same_model
+from cuvee.merge.config.entries import ARCEE_FUSION, ModelSpec, parse_model, same_model
+from cuvee.merge.config.settings import Setting
 from cuvee.merge.methods.spec import Method
-from cuvee.merge.settings import Setting
 
 
 @dataclasses.dataclass(frozen=True)

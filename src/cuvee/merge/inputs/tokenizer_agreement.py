@@ -2,15 +2,15 @@
 
 `tokenizer.json` decides where both have one (it is all that a fast tokenizer reads), else
 `vocab.json` with its companions, else the bytes of `tokenizer.model`. Not here: how many rows
-the embedding has, which is often more than there are tokens (`cuvee.merge.agreement`).
+the embedding has, which is often more than there are tokens (`cuvee.merge.inputs.agreement`).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cuvee.merge.headers import read_json
-from cuvee.merge.wording import listed_names
+from cuvee.merge.inputs.headers import read_json
+from cuvee.merge.inputs.wording import listed_names
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",

@@ -1,0 +1,1 @@
+"""Checkpoints and adapters that go into a merge: headers, agreement, reading rows."""
