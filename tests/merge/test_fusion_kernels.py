@@ -1,5 +1,6 @@
 """Arcee Fusion's inner loops against numpy in float64 and wider: divergence, scores, choice."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import HIGH_BINS, KINDS, Array
-from cuvee.merge.methods.fusion_kernels import (
+from cuvee.merge.kernels import LANES, Array
+from cuvee.merge.methods.divergence import (
+    MOMENTS,
     NARROW,
     SAFE_EXPONENT,
     SMALL,
-    WIDTH,
-    choose,
+    Row,
     exponentials,
     row_divergence,
-    row_scores,
-    score_rows,
-    small_exponentials,
 )
+from cuvee.merge.methods.fusion_kernels import adopt_rows, choose, diverge_rows, scan_rows
 
 SIZES = [1, 2, 7, 8, 63, 64, 65, 1000]
 
@@ -29,9 +28,23 @@ def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> Array:
     return (scale * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
 
 
+def work(d: int) -> tuple[Array, Array]:
+    return np.empty((MOMENTS, LANES), np.float32), np.empty((5, d), np.float32)
+
+
 def divergence(a: Array, b: Array) -> float:
-    w, v, delta = np.empty((3, a.size), np.float32)
-    return float(row_divergence(a, b, w, v, delta))
+    found, differing = row_divergence(a, b, *work(a.size))
+    assert differing == np.count_nonzero(a != b)
+    return float(found)
+
+
+def bits(values: Array) -> NDArray[np.uint16]:
+    """Return bfloat16 bits, cut off: any will do here."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def from_bits(stored: NDArray[np.uint16]) -> Array:
+    return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
 def reference(a: Array, b: Array) -> float:
@@ -56,13 +69,6 @@ def test_exponentials_are_good_to_two_in_ten_million(span: float) -> None:
     out = np.empty_like(x)
     exponentials(x, out)
     np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=2e-7)
-
-
-def test_small_exponentials_are_good_to_two_and_a_half_in_ten_million() -> None:
-    x = np.linspace(-SMALL, SMALL, 200_001).astype(np.float32)
-    out = np.empty_like(x)
-    small_exponentials(x, out)
-    np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=2.5e-7)
 
 
 # --- the divergence of a row
@@ -150,77 +156,99 @@ def test_small_updates_diverge_by_half_their_mean_square() -> None:
     assert np.mean(found) == pytest.approx(5e-9, rel=0.02)
 
 
-# --- scores
-
-
+@pytest.mark.parametrize("update", [1e-6, 1e-3, 0.3, 100.0])
 @pytest.mark.parametrize("d", SIZES)
-def test_a_row_s_scores_are_its_differences_times_its_divergence(d: int) -> None:
-    a, b, scores = normal(d), normal(d, seed=1), np.empty(d, np.float32)
-    b[::3] = a[::3]
-    assert row_scores(a, b, 0.37, scores) == np.count_nonzero(a != b)
-    assert np.array_equal(scores, np.abs(b - a) * np.float32(0.37))
+def test_a_row_stored_as_bfloat16_diverges_as_its_values_do(d: int, update: float) -> None:
+    a = bits(normal(d, scale=0.1))
+    b = bits(from_bits(a) + normal(d, scale=update, seed=1))
+    found = row_divergence(a, b, *work(d))
+    assert found == row_divergence(from_bits(a), from_bits(b), *work(d))
 
 
-@pytest.mark.parametrize("other", [np.inf, -np.inf, np.nan, -3e38])
-def test_no_score_has_its_sign_bit_set_whatever_the_weights(other: float) -> None:
-    # The upper bits of a score are an index into a histogram that has no room for a sign.
-    for d in (1, 2):
-        a, b, scores = np.full(d, 3e38, np.float32), np.ones(d, np.float32), np.ones(d, np.float32)
-        b[0] = other
-        row_scores(a, b, divergence(a, b), scores)
-        row_scores(a, b, np.nan, scores)
-        assert not np.signbit(scores).any()
-
-
-def scored(
-    a: Array, b: Array, windows: list[int], room: int
-) -> tuple[Array, NDArray[np.int64], NDArray[np.uint32], tuple[int, int, int]]:
-    """Score float32 rows; return divergence, upper counts, what was kept, and the answer."""
-    rows, d = a.shape
-    found = np.empty(rows, np.float32)
-    high, near = np.zeros(HIGH_BINS, np.int64), np.zeros(room, np.uint32)
-    pair = (a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
-    kinds = np.full(2, KINDS["F32"], np.int64)
-    scratch = np.empty((6, d), np.float32)
-    first = np.array(windows, np.uint32)
-    answer = score_rows(pair, kinds, scratch, found, first, (high, near))
-    return found, high, near, answer
-
-
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("d", SIZES)
-def test_scores_are_counted_by_upper_bits_and_those_in_windows_kept(d: int) -> None:
-    a = normal(9, d, scale=0.02)
-    b = a + normal(9, d, scale=1e-3, seed=1)
+def test_a_value_that_is_not_finite_is_told_in_either_row(d: int, value: float) -> None:
+    for which in (0, 1):
+        a, b = normal(d), normal(d, seed=1)
+        (a, b)[which][d // 2] = value
+        assert row_divergence(a, b, *work(d))[1] < 0
+
+
+def test_a_difference_beyond_float32_is_told() -> None:
+    a, b = np.full(3, 3e38, np.float32), np.full(3, -3e38, np.float32)
+    assert row_divergence(a, b, *work(3))[1] < 0
+
+
+@pytest.mark.parametrize("shift", [1e-4, 0.01, 0.04])
+def test_a_row_moved_as_a_whole_hardly_diverges(shift: float) -> None:
+    # The mean change cancels in the series: these rows must take the longer way.
+    a = normal(999, scale=0.02)
+    b = a + np.float32(shift) + normal(999, scale=shift / 100, seed=1)
+    assert divergence(a, b) == pytest.approx(reference(a, b), rel=1e-5)
+
+
+# --- samples and scans
+
+
+def rows_of(rows: int, d: int) -> tuple[Array, Array]:
+    a = normal(rows, d, scale=0.02)
+    b = a + normal(rows, d, scale=1e-3, seed=1)
     b[:, ::5] = a[:, ::5]
-    rows = [np.float32(divergence(*pair)) for pair in zip(a, b, strict=True)]
-    bits = (np.abs(b - a) * np.array(rows)[:, None]).view(np.uint32).reshape(-1)
-    upper = bits >> 16
-    windows = [int(w) for w in (upper.min(), np.median(upper), upper.max())]
-    inside = np.any([(upper >= w) & (upper < w + WIDTH) for w in windows], axis=0)
-
-    found, high, near, (differing, bad, hits) = scored(a, b, windows, room=9 * d + d + 1)
-
-    assert found.tolist() == rows
-    assert np.array_equal(high, np.bincount(upper, minlength=HIGH_BINS))
-    assert np.array_equal(near[:hits], bits[inside])
-    assert bad == 0
-    assert differing == np.count_nonzero(a != b)
-    assert hits == np.count_nonzero(inside)
+    return a, b
 
 
-def test_more_scores_than_there_is_room_for_are_only_counted() -> None:
-    a = normal(20, 16)
-    _, high, _, (_, _, hits) = scored(a, a.copy(), [0, 0, 0], room=100)
-    assert hits == -1
-    assert high[0] == a.size
+def scores_of(a: Array, b: Array) -> tuple[Array, NDArray[np.uint32]]:
+    """Return rows' divergence and the scores' bits, [rows, d]."""
+    found = np.array([divergence(*pair) for pair in zip(a, b, strict=True)], np.float32)
+    return found, (np.abs(b - a) * found[:, None]).view(np.uint32)
 
 
-def test_values_that_are_not_finite_are_counted_and_write_nowhere_else() -> None:
-    a, b = normal(4, 16), normal(4, 16, seed=1)
-    b[1, 3], b[2, 0] = np.inf, np.nan
-    _, high, _, (_, bad, _) = scored(a, b, [0, 0, 0], room=100)
-    assert bad == 2
-    assert high.sum() == a.size
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("d", SIZES)
+def test_every_part_of_every_sampled_row_gives_one_of_its_scores(d: int, stored: bool) -> None:
+    a, b = rows_of(9, d)
+    pair: tuple[Row, Row] = (a, b)
+    if stored:
+        pair = (bits(a), bits(b))
+        a, b = from_bits(bits(a)), from_bits(bits(b))
+    expected, scores = scores_of(a, b)
+    for size, every in ((d, 1), (max(1, d // 3), 1), (1, 4)):
+        found = np.zeros(9, np.float32)
+        sample = np.full((-(-9 // every), size), 0xFFFFFFFF, np.uint32)
+        for begin, end in ((0, 4), (4, 9)):
+            part = (pair[0][begin:end], pair[1][begin:end])
+            differing = diverge_rows(part, begin, found, sample, every, work(d))
+            assert differing == np.count_nonzero(a[begin:end] != b[begin:end])
+        assert np.array_equal(found, expected)
+        if (size, every) == (d, 1):
+            assert np.array_equal(sample, scores)
+        parts = list(pairwise(k * d // size for k in range(size + 1)))
+        for i, row in enumerate(sample):
+            given = zip(row, parts, strict=True)
+            assert all(score in scores[i * every, low:end] for score, (low, end) in given)
+
+
+@pytest.mark.parametrize("d", SIZES)
+def test_scores_are_counted_below_windows_and_those_inside_kept(d: int) -> None:
+    a, b = rows_of(9, d)
+    found, scores = scores_of(a, b)
+    flat = np.sort(scores.reshape(-1))
+    lows = np.array([flat[0], flat[flat.size // 2], flat[-1]])  # 0: ties, a window of one value
+    ends = np.array([lows[0] + 1, flat[int(flat.size * 0.6)] + 5, flat[-1] + 1])
+    windows = np.array([lows, ends], np.uint32)
+    counts, near = np.zeros((2, 3), np.int64), np.zeros(9 * d + d + 1, np.uint32)
+    hits = scan_rows((a, b), found, windows, counts, near)
+    kept = (scores >= lows[1]) & (scores < ends[1])
+    assert counts.tolist() == [[np.count_nonzero(scores < w) for w in row] for row in windows]
+    assert hits == np.count_nonzero(kept)
+    assert np.array_equal(near[:hits], scores[kept])
+
+
+def test_more_scores_than_there_is_room_for_are_told() -> None:
+    a, b = rows_of(20, 16)
+    windows = np.array([[0, 0, 0], [0x7F800000] * 3], np.uint32)
+    near = np.zeros(100, np.uint32)
+    assert scan_rows((a, b), scores_of(a, b)[0], windows, np.zeros((2, 3), np.int64), near) == -1
 
 
 # --- the choice
@@ -244,3 +272,28 @@ def test_the_choice_may_be_written_over_either_input(reused: int) -> None:
     choose(*pair, factor, 1.0, fresh)
     choose(*pair, factor, 1.0, pair[reused])
     assert np.array_equal(pair[reused], fresh)
+
+
+@pytest.mark.parametrize("anchor", [0, 1])
+@pytest.mark.parametrize("d", SIZES)
+def test_adopting_bfloat16_rows_chooses_the_same_and_measures_it(d: int, anchor: int) -> None:
+    stored = (bits(normal(5, d)), bits(normal(5, d, seed=1)))
+    stored[1][:, ::3] = stored[0][:, ::3]
+    x, y = from_bits(stored[0]), from_bits(stored[1])
+    factor = np.abs(normal(5, seed=2))
+    threshold = float(np.median(np.abs(y - x) * factor[:, None]))
+    expected, out = np.empty_like(x), np.empty_like(stored[0])
+    first, second = (x, y) if anchor == 0 else (y, x)
+    adopted = choose(first, second, factor, threshold, expected)
+    squares, counts = np.zeros(5), np.zeros(5, np.int64)
+    adopt_rows(stored, factor, threshold, anchor, out, (squares, counts))
+    assert np.array_equal(from_bits(out), expected)
+    assert counts.tolist() == [
+        np.count_nonzero(x != y),
+        0,
+        np.count_nonzero(out != stored[0]),
+        np.count_nonzero(out != stored[1]),
+        adopted,
+    ]
+    sums = [float((v.astype(np.float64) ** 2).sum()) for v in (x, y, expected, x - y)]
+    assert squares[:4] == pytest.approx(sums, rel=1e-6)

@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from cuvee.merge.blocks import apply, stack_of
 from cuvee.merge.config.read import parse_config
 from cuvee.merge.diagnostics.record import Merged
+from cuvee.merge.kernels import LANES
 from cuvee.merge.methods import fusion_mergekit
+from cuvee.merge.methods.divergence import MOMENTS, row_divergence
 from cuvee.merge.methods.fusion import arcee_fusion
-from cuvee.merge.methods.fusion_kernels import row_divergence
 from cuvee.merge.stream import merge
 
 with warnings.catch_warnings():
@@ -291,9 +292,9 @@ def test_small_float32_updates_give_mergekit_negative_rows_and_the_exact_mode_no
     a, b = pair(torch.float32, update=1e-4)
     rows = oracle._compute_importance(b, a).sum(-1)
     assert (rows < 0).float().mean() > 0.3
-    w, v, delta = np.empty((3, a.shape[1]), np.float32)
+    work = np.empty((MOMENTS, LANES), np.float32), np.empty((5, a.shape[1]), np.float32)
     pairs = zip(a.numpy(), b.numpy(), strict=True)
-    assert min(row_divergence(*rows, w, v, delta) for rows in pairs) > 0
+    assert min(row_divergence(*rows, *work)[0] for rows in pairs) > 0
     # A row that counts as negative is never adopted from, however much it moved.
     mergekits = merge_tensors([a, b], "arcee_fusion", base_index=0)
     untouched = (mergekits == a).all(-1)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cuvee.merge import blocks
 from cuvee.merge.blocks import Raw, Stack, apply, stack_of
-from cuvee.merge.kernels import KINDS
+from cuvee.merge.kernels import KINDS, LANES
 from cuvee.merge.methods import fusion
+from cuvee.merge.methods.divergence import MOMENTS, row_divergence
 from cuvee.merge.methods.fusion import Anchor, arcee_fusion
-from cuvee.merge.methods.fusion_kernels import row_divergence
 from cuvee.merge.threads import open_threads
 
 Array = NDArray[np.float32]
@@ -43,18 +43,21 @@ def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> Array:
 
 
 def uneven(rows: int, d: int, *, seed: int = 0) -> tuple[Array, Array]:
-    """Return two tensors; the rows that the sample looks at moved a hundred times less."""
+    """Return two tensors; the elements that the sample looks at moved a hundred times less."""
     a = normal(rows, d, scale=0.02, seed=seed)
     update = normal(rows, d, scale=1e-2, seed=seed + 1)
-    for begin, end in fusion._sample_spans(stack_of([a])):
-        update[begin:end] /= 100
+    size = max(1, fusion.SAMPLE // rows)
+    for row in range(rows):
+        for k in range(size):
+            first, last = k * d // size, (k + 1) * d // size
+            update[row, first + (row * 40503) % (last - first)] /= 100
     return a, a + update
 
 
 def exact_quartiles(a: Array, b: Array) -> list[float]:
     """Return the quartiles of the float32 scores by a sort of all of them."""
-    w, v, delta = np.empty((3, a.shape[1]), np.float32)
-    rows = [np.float32(row_divergence(*pair, w, v, delta)) for pair in zip(a, b, strict=True)]
+    work = np.empty((MOMENTS, LANES), np.float32), np.empty((5, a.shape[1]), np.float32)
+    rows = [np.float32(row_divergence(*pair, *work)[0]) for pair in zip(a, b, strict=True)]
     ordered = np.sort((np.abs(b - a) * np.array(rows)[:, None]).ravel())
     return [float(ordered[int(share * (ordered.size - 1))]) for share in (0.25, 0.5, 0.75)]
 
@@ -65,37 +68,52 @@ def quartiles(facts: Facts) -> list[float]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passes that are made: `scored` over the sample or the tensor, `counted`."""
+    """The passes over the tensor: `diverged`, `scanned`, `counted`."""
     made = []
-    scored, counted = fusion._scored, fusion._counted
 
-    def spied_scored(*arguments: Any) -> Any:
-        made.append("scored")
-        return scored(*arguments)
+    def spy(name: str) -> None:
+        function = getattr(fusion, f"_{name}")
 
-    def spied_counted(*arguments: Any) -> Any:
-        made.append("counted")
-        return counted(*arguments)
+        def spied(*arguments: Any) -> Any:
+            made.append(name)
+            return function(*arguments)
 
-    monkeypatch.setattr(fusion, "_scored", spied_scored)
-    monkeypatch.setattr(fusion, "_counted", spied_counted)
+        monkeypatch.setattr(fusion, f"_{name}", spied)
+
+    for name in ("diverged", "scanned", "counted"):
+        spy(name)
     return made
 
 
-def test_a_sample_that_told_the_truth_saves_a_pass(passes: list[str]) -> None:
+def test_a_sample_that_told_the_truth_saves_passes(passes: list[str]) -> None:
     a = normal(1200, 300, scale=0.02)
     b = a + normal(1200, 300, scale=3e-4, seed=1)
     assert quartiles(pair(a, b)[1]) == exact_quartiles(a, b)
-    assert passes == ["scored", "scored"]
+    assert passes == ["diverged", "scanned"]
+
+
+def test_rows_that_moved_by_far_different_amounts_do_not_mislead(passes: list[str]) -> None:
+    a = normal(1200, 300, scale=0.02)
+    amounts = np.exp(normal(1200, 1, scale=1.5, seed=2)).astype(np.float32)
+    b = a + amounts * normal(1200, 300, scale=1e-4, seed=1)
+    assert quartiles(pair(a, b)[1]) == exact_quartiles(a, b)
+    assert passes == ["diverged", "scanned"]
+
+
+def test_a_small_tensor_is_sampled_whole(passes: list[str]) -> None:
+    a = normal(100, 300, scale=0.02)
+    b = a + normal(100, 300, scale=3e-4, seed=1)
+    assert quartiles(pair(a, b)[1]) == exact_quartiles(a, b)
+    assert passes == ["diverged"]
 
 
 @pytest.mark.parametrize(("rows", "d"), [(2000, 256), (4001, 133)])
-def test_a_sample_that_misled_costs_a_pass_but_no_digit(
+def test_a_sample_that_misled_costs_passes_but_no_digit(
     passes: list[str], rows: int, d: int
 ) -> None:
     a, b = uneven(rows, d)
     result, facts = pair(a, b)
-    assert passes == ["scored"] * 3
+    assert passes == ["diverged", "scanned", "counted"]
     assert quartiles(facts) == exact_quartiles(a, b)
     mask = (result == b) & (a != b)
     assert 0 < mask.sum() == facts["adopted"]
@@ -107,22 +125,31 @@ def test_quartiles_are_the_same_where_too_many_scores_are_near_them_to_be_kept(
     monkeypatch: pytest.MonkeyPatch, passes: list[str], kept: int, threads: int
 ) -> None:
     monkeypatch.setattr(fusion, "KEPT", kept)
-    a, b = uneven(2000, 256)
+    a = normal(2000, 256, scale=0.02)
+    b = a + normal(2000, 256, scale=1e-3, seed=1)
     with open_threads(threads) as pool:
         _, (facts,) = fuse(stack_of([b, a], threads=pool))
     assert passes[-1] == "counted"
     assert quartiles(facts) == exact_quartiles(a, b)
 
 
-@pytest.mark.parametrize("tied", [0.0, 0.25])
-def test_ties_by_the_hundred_thousand_are_counted(passes: list[str], tied: float) -> None:
-    # Three in four rows are `tied` away in one element: their scores are 0, or one value.
+def test_ties_at_the_end_of_a_window_are_counted(passes: list[str]) -> None:
     a = np.zeros((1000, 300), np.float32)
     b = a.copy()
-    b[::4] = normal(250, 300, scale=0.1)
-    b[1::4, ::2] = b[2::4, ::2] = b[3::4, ::2] = tied
+    b[::4] = normal(250, 300, scale=0.1)  # the third quartile is the last score of 0
+    assert quartiles(pair(a, b)[1]) == exact_quartiles(a, b)
+    assert passes == ["diverged", "scanned", "counted"]
+
+
+@pytest.mark.parametrize("tied", [0.0, 0.25])
+def test_ties_by_the_hundred_thousand_need_no_more_passes(passes: list[str], tied: float) -> None:
+    # Two in three rows are `tied` away in every other element: their scores are 0, or one value.
+    a = np.zeros((1002, 300), np.float32)
+    b = a.copy()
+    b[::3] = normal(334, 300, scale=0.1)
+    b[1::3, ::2] = b[2::3, ::2] = tied
     _, facts = pair(a, b)
-    assert passes[-1] == "counted"
+    assert passes == ["diverged", "scanned"]
     assert quartiles(facts) == exact_quartiles(a, b)
 
 

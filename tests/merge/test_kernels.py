@@ -13,8 +13,8 @@ from cuvee.merge.blocks import Block, order_statistics, stack_of
 from cuvee.merge.kernels import (
     HIGH_BINS,
     KINDS,
-    LANES,
     LOW_BINS,
+    SUM_LANES,
     Array,
     count_high,
     count_low,
@@ -130,9 +130,9 @@ def test_what_bfloat16_cannot_hold_is_counted() -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_lane_sum_is_taken_in_its_stated_order(n: int) -> None:
-    x, whole = normal(n), n - n % LANES
-    lanes = np.zeros(LANES, np.float32)
-    for part in x[:whole].reshape(-1, LANES):
+    x, whole = normal(n), n - n % SUM_LANES
+    lanes = np.zeros(SUM_LANES, np.float32)
+    for part in x[:whole].reshape(-1, SUM_LANES):
         lanes += part
     total = 0.0
     for value in [*lanes.tolist(), *x[whole:].tolist()]:

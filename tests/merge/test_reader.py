@@ -36,8 +36,8 @@ def checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
 
 
 def opened(*folders: Path, name: str = "x", d: int, allow_nonfinite: bool = False) -> Tensors:
-    with open_sources([(read_headers(folder), None) for folder in folders]) as sources:
-        return open_tensors(sources, name, d=d, allow_nonfinite=allow_nonfinite)
+    sources = open_sources([(read_headers(folder), None) for folder in folders])
+    return open_tensors(sources, name, d=d, allow_nonfinite=allow_nonfinite)
 
 
 def read(tensors: Tensors, begin: int, end: int, d: int) -> tuple[Array, list[int]]:
@@ -138,11 +138,11 @@ def test_an_adapter_adds_its_delta_and_replaces_whole_tensors(tmp_path: Path) ->
     other = read_headers(checkpoint(tmp_path / "b", {"y": torch.full((1, 2), 5.0)}))
     low = LowRank(np.arange(4, dtype=np.float32).reshape(4, 1), np.ones((1, 2), np.float32), 2.0)
     adapter = Adapter({"x": low}, {"y": other.tensors["y"]})
-    with open_sources([(base, adapter), (base, None)]) as sources:
-        found, _ = read(open_tensors(sources, "x", d=2), 1, 3, 2)
-        assert found.tolist() == [[[3, 3], [5, 5]], [[1, 1], [1, 1]]]
-        found, _ = read(open_tensors(sources, "y", d=2), 0, 1, 2)
-        assert found.tolist() == [[[5, 5]], [[1, 1]]]
+    sources = open_sources([(base, adapter), (base, None)])
+    found, _ = read(open_tensors(sources, "x", d=2), 1, 3, 2)
+    assert found.tolist() == [[[3, 3], [5, 5]], [[1, 1], [1, 1]]]
+    found, _ = read(open_tensors(sources, "y", d=2), 0, 1, 2)
+    assert found.tolist() == [[[5, 5]], [[1, 1]]]
 
 
 def test_shards_are_read_through_their_index(tmp_path: Path) -> None:

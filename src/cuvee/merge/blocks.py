@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array, count_high, count_low
+from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array, Bits, count_high, count_low
 from cuvee.merge.threads import ONE_THREAD, Threads, scratch
 
 Counts = NDArray[np.int64]
@@ -44,9 +44,9 @@ class Raw:
     """Consecutive rows of one tensor as they are stored, for kernels that widen them on the way."""
 
     parts: tuple[NDArray[np.uint8], ...]
-    """[models], bytes; not to be written to."""
+    """[models], and the base's where there is one: bytes; not to be written to."""
     kinds: NDArray[np.int64]
-    """[models], dtypes as `kernels.KINDS`."""
+    """Of the same length, dtypes as `kernels.KINDS`."""
     release: Callable[[], None]
     """To be called when the bytes are not needed any more."""
 
@@ -91,6 +91,10 @@ class Rule:
     """Plain JSON values for the record: thresholds, coefficients."""
     tally: Callable[[], Mapping[str, Any]] | None = None
     """More facts, known when every block has been emitted once."""
+    direct: Callable[[Raw, int, Bits], tuple[NDArray[np.float64], int]] | None = None
+    """The same in one reading where all inputs and the result are bfloat16: (rows as stored,
+    first row, result [rows, d] to be written) -> the block's sums, as `diagnostics.measures`
+    has them, and how many values of the result are not finite."""
 
 
 def shape_2d(shape: Sequence[int]) -> tuple[int, int]:
@@ -100,6 +104,12 @@ def shape_2d(shape: Sequence[int]) -> tuple[int, int]:
     for size in shape[:-1]:
         rows *= size
     return rows, d
+
+
+def bfloat16_rows(raw: Raw, shape: tuple[int, ...]) -> tuple[Bits, Bits]:
+    """Return the rows [rows, d] of two inputs in bfloat16, as bits."""
+    one, two = (part.view(np.uint16).reshape(shape) for part in raw.parts)
+    return one, two
 
 
 def copied(block: Block) -> Block:

@@ -18,16 +18,23 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Words = NDArray[np.uint32]
+Bits = NDArray[np.uint16]
+"""bfloat16, as stored."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 HIGH_BINS = 1 << 15
 """Bins of the first histogram: sign (0), exponent and 7 bits of a float32's fraction."""
 LOW_BINS = 1 << 16
 """Bins of the second: the other 16 bits."""
-LANES = 64
+LANES = 256
+"""Partial sums of kernels that sum as they go."""
+SUM_LANES = 64
 """Partial sums of `lane_sum`."""
 KINDS = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 """Dtypes as safetensors names them -> what `widen_all` takes them for."""
@@ -46,6 +53,34 @@ def fused_kernel(function: F) -> F:
 def fast_kernel(function: F) -> F:
     """Compile loops whose sums may be reordered: for diagnostics, not for weights."""
     return cast("F", numba.njit(nogil=True, cache=True, fastmath=True)(function))
+
+
+def instruction(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """Make a function that kernels can call of one that generates its code (numba's intrinsic)."""
+    return cast("Callable[[Any], Any]", intrinsic(function))
+
+
+@instruction
+def bits_of(_: Any, value: Any) -> Any:
+    """Return a float32's bits, as uint32; for use in kernels."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return numba.uint32(numba.float32), generate
+
+
+@instruction
+def widened(_: Any, element: Any) -> Any:
+    """Return an element of bfloat16 bits (uint16) or of float32 as float32; for use in kernels."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        bits = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    if element == numba.uint16:
+        return numba.float32(numba.uint16), generate
+    return numba.float32(numba.float32), lambda _, __, ___, arguments: arguments[0]
 
 
 @kernel
@@ -113,37 +148,59 @@ def count_not_finite(values: Array) -> int:
 
 
 @kernel
-def narrow_bf16(values: Array, bits: NDArray[np.uint16], back: Array) -> int:
+def rounded_bits(value: np.float32) -> np.uint16:
+    """Return the bits of a float32 rounded to bfloat16, to nearest, ties to even."""
+    word = bits_of(value)  # uint32 throughout: numba would go on in 64 bits
+    even = np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(1))
+    up = np.uint32(word + np.uint32(np.uint32(0x7FFF) + even))
+    return np.uint16(np.uint32(up >> np.uint32(16)))
+
+
+@kernel
+def narrow_bf16(values: Array, bits: Bits, back: Array) -> int:
     """Round float32 [n] to bfloat16 (to nearest, ties to even); return how many do not fit.
 
     `bits`: the result; `back`: the result as float32. What does not fit is NaN or infinite.
     """
-    words, back_words = values.view(np.uint32), back.view(np.uint32)
     bad = np.int32(0)
-    for i in range(words.size):  # uint32 throughout: numba would go on in 64 bits
-        word = words[i]
-        even = np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(1))
-        kept = np.uint32(np.uint32(word + np.uint32(np.uint32(0x7FFF) + even)) >> np.uint32(16))
-        bits[i] = np.uint16(kept)
-        back_words[i] = np.uint32(kept << np.uint32(16))
-        bad = np.int32(bad + np.int32((kept & np.uint32(0x7F80)) == np.uint32(0x7F80)))
+    for i in range(values.size):
+        bits[i] = rounded_bits(values[i])
+        back[i] = widened(bits[i])
+        bad = np.int32(bad + np.int32((bits[i] & np.uint16(0x7F80)) == np.uint16(0x7F80)))
     return int(bad)
 
 
 @kernel
 def lane_sum(x: Array) -> float:
-    """Return the sum of float32 [n]: `LANES` float32 lanes, added up in float64."""
-    lanes = np.zeros(LANES, np.float32)
-    n = x.size - x.size % LANES
-    for begin in range(0, n, LANES):
-        part = x[begin : begin + LANES]
-        for i in range(LANES):
+    """Return the sum of float32 [n]: `SUM_LANES` float32 lanes, added up in float64."""
+    lanes = np.zeros(SUM_LANES, np.float32)
+    n = x.size - x.size % SUM_LANES
+    for begin in range(0, n, SUM_LANES):
+        part = x[begin : begin + SUM_LANES]
+        for i in range(SUM_LANES):
             lanes[i] += part[i]
     total = np.float64(0.0)
-    for i in range(LANES):
+    for i in range(SUM_LANES):
         total += lanes[i]
     for i in range(n, x.size):
         total += x[i]
+    return total
+
+
+@kernel
+def folded(lanes: Array) -> float:
+    """Return the sum of float32 [LANES]: halves are added up to 16 of them, then in float64.
+
+    `lanes` is overwritten.
+    """
+    half = lanes.size
+    while half > 16:
+        half //= 2
+        for j in range(half):
+            lanes[j] += lanes[j + half]
+    total = np.float64(0.0)
+    for j in range(half):
+        total += lanes[j]
     return total
 
 

@@ -21,21 +21,15 @@ import xxhash
 from cuvee import __version__
 from cuvee.atomic import hold, remove
 from cuvee.errors import MergeError
-from cuvee.merge.blocks import Block, Raw, Rule, Stack, shape_2d
+from cuvee.merge.blocks import Rule, Stack, shape_2d
 from cuvee.merge.config.read import Dtype, MergeConfig, config_json
-from cuvee.merge.diagnostics.measures import Sums, measure, sums_length
 from cuvee.merge.diagnostics.record import Merged, TensorRow, row_from_json, row_json
 from cuvee.merge.finish import finish
 from cuvee.merge.inputs.lora import CONFIG, WEIGHTS
 from cuvee.merge.inputs.reader import (
     Source,
-    hashes,
     open_sources,
     open_tensors,
-    raw_rows,
-    read_rows,
-    release_all,
-    release_rows,
 )
 from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_journal
 from cuvee.merge.methods.fusion import arcee_fusion
@@ -49,8 +43,9 @@ from cuvee.merge.plan import (
     paths_of,
     work_folder,
 )
-from cuvee.merge.shards import DTYPES, open_shard, prepare_shard, rounded, write_at
-from cuvee.merge.threads import Threads, open_threads, scratch
+from cuvee.merge.shards import DTYPES, open_shard, prepare_shard
+from cuvee.merge.tensor import Tensor, merge_tensor
+from cuvee.merge.threads import Threads, open_threads
 from cuvee.progress import bar, say, warn
 
 
@@ -136,7 +131,7 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
     _clear(plan, folder, going_on=bool(lines))
     models = [(model.checkpoint, model.adapter) for model in plan.read]
     with ExitStack() as stack:
-        sources = stack.enter_context(open_sources(models))
+        sources = open_sources(models)
         threads = stack.enter_context(open_threads(plan.threads))
         journal = stack.enter_context(open_journal(folder, key, lines.values()))
         places = _open_shards(plan, folder, stack)
@@ -244,68 +239,22 @@ def _promoted(plan: Plan, name: str) -> Dtype:
 
 def _merge_tensor(work: Work, name: str) -> tuple[TensorRow, list[int]]:
     """Merge one tensor into its file; return its row and the hash of each input's bytes."""
-    plan, sources = work.plan, work.sources
-    rows, d = shape_2d(plan.shape(name))
-    count, has_base = len(plan.models), plan.base is not None
-    allowed = plan.config.allow_nonfinite
-    inputs = open_tensors(sources[: count + has_base], name, d=d, allow_nonfinite=allowed)
-    others = open_tensors(sources[count + has_base :], name, d=d, allow_nonfinite=allowed)
-    file, place = work.places[name]
-    itemsize = DTYPES[plan.out_dtype][1]
-
-    def read(begin: int, end: int) -> Block:
-        return read_block(begin, end)[0]
-
-    def read_block(begin: int, end: int) -> tuple[Block, list[int]]:
-        values = scratch("inputs", (count + has_base, end - begin, d))
-        bad = read_rows(inputs, begin, end, values)
-        return Block(values[:count], values[count] if has_base else None, begin * d), bad
-
-    def read_raw(begin: int, end: int) -> Raw | None:
-        if allowed or any(inputs.low_rank):
-            return None
-        parts = raw_rows(inputs, begin, end)
-        return Raw(parts, inputs.kinds, lambda: release_rows(inputs, begin, end))
-
-    stack = Stack(name, rows, d, count, has_base, read, work.threads, read_raw)
-    rule = work.rule(stack)
-    spans = stack.spans()
-
-    def write(number: int) -> tuple[Sums, list[int], list[int]]:
-        begin, end = spans[number]
-        digests = hashes(inputs, begin, end)
-        block, bad = read_block(begin, end)
-        data, values, lost = rounded(rule.emit(block), plan.out_dtype)
-        if lost:
-            raise MergeError(
-                f"tensor {name}: {lost} of the merged values do not fit in {plan.out_dtype}; "
-                "set out_dtype to bfloat16 or float32"
-            )
-        write_at(file, data, place + block.begin * itemsize)
-        reference = block.base
-        if others.headers:
-            reference = scratch("reference", (1, end - begin, d))
-            read_rows(others, begin, end, reference)
-            reference = reference[0]
-        return measure(block.models, reference, values), bad, digests
-
-    written = work.threads.map(len(spans), write)
-    release_all(inputs)
-    release_all(others)
-    sums = np.zeros(sums_length(count), np.float64)
-    for part, _, _ in written:
-        sums += part
-    facts = dict(rule.facts) | (dict(rule.tally()) if rule.tally else {})
-    cleared = [sum(bad[i] for _, bad, _ in written) for i in range(len(inputs.headers))]
-    if any(cleared):
-        facts["read_as_0"] = cleared
-    digests = [_joined([part[i] for _, _, part in written]) for i in range(len(inputs.headers))]
-    shape = plan.shape(name)
-    return TensorRow(name, shape, facts, tuple(float(value) for value in sums)), digests
-
-
-def _joined(hashes: list[int]) -> int:
-    return int(xxhash.xxh3_64_intdigest(np.array(hashes, np.uint64).tobytes()))
+    plan = work.plan
+    count, d = len(plan.inputs), shape_2d(plan.shape(name))[1]
+    tensor = Tensor(
+        name=name,
+        shape=plan.shape(name),
+        has_base=plan.base is not None,
+        inputs=open_tensors(
+            work.sources[:count], name, d=d, allow_nonfinite=plan.config.allow_nonfinite
+        ),
+        reference=open_tensors(
+            work.sources[count:], name, d=d, allow_nonfinite=plan.config.allow_nonfinite
+        ),
+        dtype=plan.out_dtype,
+        place=work.places[name],
+    )
+    return merge_tensor(tensor, work.rule, work.threads)
 
 
 def _content(hashes: list[int], model: Model) -> str:

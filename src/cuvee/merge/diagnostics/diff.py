@@ -8,7 +8,6 @@ that memory does not grow with the models. Changes nothing.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,11 @@ def diff_checkpoints(a: Path, b: Path, *, threads: int) -> Difference:
     one, other = read_headers(a), read_headers(b)
     common, refused = _common(one, other)
     found = []
-    with ExitStack() as closing:
-        models = [(one, None), (other, None)]
-        sources = closing.enter_context(open_sources(models))
-        pool = closing.enter_context(open_threads(threads))
-        tick = closing.enter_context(bar("diff", total=len(common), unit="tensors"))
+    sources = open_sources([(one, None), (other, None)])
+    with (
+        open_threads(threads) as pool,
+        bar("diff", total=len(common), unit="tensors") as tick,
+    ):
         for name in common:
             found.append(_tensor(sources, name, pool))
             tick(1)

@@ -7,6 +7,7 @@ models' changes point the same way, which weights of the result are whose. Does 
 tensors and does not draw (`cuvee.merge.diagnostics.heatmap`).
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -49,6 +50,37 @@ def measure(models: Array, base: Array | None, result: Array) -> Sums:
     add = add_pair if k == 2 else add_any
     add(flat, reference, merged, 0 if base is None else 1, sums)
     return sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What a kernel of two inputs x, y and a result z counted and summed on its way."""
+
+    elements: int
+    squares: NDArray[np.float64]
+    """[5]: of x, y, z, x - y and z - y."""
+    counts: NDArray[np.int64]
+    """[4]: elements in which x differs from y, and z from y (as numbers), and in which z has
+    not x's bits, and not y's."""
+
+
+def sums_of_pair(found: Counted) -> Sums:
+    """Return the sums that `measure` gives for two models x, y without a base.
+
+    But for those that have a meaning only with a base: they are 0.
+    """
+    x, y, z, apart, _ = found.squares
+    differing, _, not_x, not_y = found.counts
+    n = found.elements
+    return np.array([n, 0, z, 0, 0, x, y, 0, 0, n - not_x, n - not_y, apart, differing], np.float64)
+
+
+def sums_on_base(found: Counted) -> Sums:
+    """Return the sums that `measure` gives for one model x on a base y."""
+    _, y, _, apart, delta = found.squares
+    differing, moved, not_x, _ = found.counts
+    n = found.elements
+    return np.array([n, y, delta, moved, 0, apart, differing, n - not_x], np.float64)
 
 
 def describe(sums: Sums, *, models: int, has_base: bool) -> dict[str, Any]:

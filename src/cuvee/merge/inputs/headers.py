@@ -54,12 +54,12 @@ def read_headers(path: Path) -> Checkpoint:
     """Return the config and tensor headers of a checkpoint folder; reads no weights.
 
     Raises MergeError for a folder, config, index or safetensors file that is missing or
-    damaged, and for an index that names a tensor its file does not hold.
+    damaged, for an index that names a tensor its file does not hold, and for no tensor at all.
     """
     config = read_json(path / "config.json")
     single, index = path / "model.safetensors", path / "model.safetensors.index.json"
     if single.exists():
-        return Checkpoint(path, config, file_headers(single))
+        return Checkpoint(path, config, _some(file_headers(single), path))
     if not index.exists():
         raise MergeError(f"{path}: neither {single.name} nor {index.name}; merging needs one")
     places = read_json(index).get("weight_map")
@@ -74,7 +74,13 @@ def read_headers(path: Path) -> Checkpoint:
         if absent := sorted(wanted - set(found)):
             raise MergeError(f"{path / file}: lacks tensors its index names: {', '.join(absent)}")
         tensors |= {name: found[name] for name in wanted}
-    return Checkpoint(path, config, tensors)
+    return Checkpoint(path, config, _some(tensors, path))
+
+
+def _some(tensors: dict[str, TensorHeader], path: Path) -> dict[str, TensorHeader]:
+    if not tensors:
+        raise MergeError(f"{path}: its files hold no tensor; there is nothing to merge")
+    return tensors
 
 
 def file_headers(file: Path) -> dict[str, TensorHeader]:

@@ -9,8 +9,7 @@ error; the merge then goes on where it was.
 
 import dataclasses
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +56,14 @@ class Tensors:
     """True: NaN and infinite values are read as 0; False: they raise."""
 
 
-@contextmanager
-def open_sources(models: Sequence[tuple[Checkpoint, Adapter | None]]) -> Iterator[list[Source]]:
-    """Map the files of every model for reading; they are released on leaving."""
+def open_sources(models: Sequence[tuple[Checkpoint, Adapter | None]]) -> list[Source]:
+    """Map the files of every model for reading, until nothing refers to them any more."""
     opened = []
     for checkpoint, adapter in models:
         headers = [*checkpoint.tensors.values(), *(adapter.replaced if adapter else {}).values()]
         files = {file: _map(file) for file in {header.file for header in headers}}
         opened.append(Source(checkpoint, adapter, files))
-    # Arrays may still point into the maps, so they are not closed but left to be collected.
-    yield opened
+    return opened
 
 
 def open_tensors(

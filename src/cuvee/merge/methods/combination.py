@@ -10,14 +10,16 @@ In: weights in float64 and blocks of a stack; out: blocks [rows, d]. Nothing her
 weights, except `shares` and `rest_for_base`, which complete them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
-from cuvee.merge.blocks import Block
-from cuvee.merge.kernels import Array, kernel
+from cuvee.merge.blocks import Block, Raw, Rule, Stack, bfloat16_rows
+from cuvee.merge.diagnostics.measures import Counted, Sums, sums_of_pair, sums_on_base
+from cuvee.merge.kernels import LANES, Array, Bits, folded, kernel, rounded_bits, widened
 from cuvee.merge.threads import scratch
 
 Weights = NDArray[np.float64]
@@ -58,6 +60,81 @@ def add_up_two(x: Array, y: Array, a: float, b: float, out: Array) -> None:
     """Write `a x + b y` to out [n]: what `add_up` does for two inputs, at less cost."""
     for i in range(x.size):
         out[i] = np.float32(a * np.float64(x[i]) + b * np.float64(y[i]))
+
+
+@kernel
+def combine_rows(
+    inputs: tuple[Bits, Bits],
+    factors: Weights,
+    out: Bits,
+    found: tuple[NDArray[np.float64], NDArray[np.int64]],
+) -> int:
+    """Write two inputs [rows, d] in bfloat16, added up as `add_up_two` does, rounded, to `out`.
+
+    `factors`: [2], of the inputs. To `found` is added what `measures.Counted` holds of x, y and the
+    result. Returns how many values of the result are not finite.
+    """
+    a, b = factors[0], factors[1]
+    lanes = np.empty((5, LANES), np.float32)
+    sum0, sum1, sum2, sum3, sum4 = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
+    squares, counts = found
+    bad = 0
+    for i in range(out.shape[0]):
+        lanes[:] = np.float32(0)
+        differing = moved = not_first = not_second = lost = np.int32(0)
+        for begin in range(0, out.shape[1], LANES):
+            one = inputs[0][i, begin : begin + LANES]
+            two = inputs[1][i, begin : begin + LANES]
+            part = out[i, begin : begin + LANES]
+            for j in range(part.size):
+                x, y = widened(one[j]), widened(two[j])
+                left, right = a * np.float64(x), b * np.float64(y)
+                bits = rounded_bits(np.float32(left + right))
+                part[j] = bits
+                z = widened(bits)
+                differing = np.int32(differing + np.int32(x != y))
+                moved = np.int32(moved + np.int32(z != y))
+                not_first = np.int32(not_first + np.int32(bits != one[j]))
+                not_second = np.int32(not_second + np.int32(bits != two[j]))
+                lost = np.int32(lost + np.int32((bits & np.uint16(0x7F80)) == np.uint16(0x7F80)))
+                sum0[j] += x * x
+                sum1[j] += y * y
+                sum2[j] += z * z
+                sum3[j] += (x - y) * (x - y)
+                sum4[j] += (z - y) * (z - y)
+        for n in range(5):
+            squares[n] += folded(lanes[n])
+        counts[0] += differing
+        counts[1] += moved
+        counts[2] += not_first
+        counts[3] += not_second
+        bad += int(lost)
+    return bad
+
+
+def combined(
+    stack: Stack,
+    weights: Sequence[float] | Weights,
+    base_weight: float = 0.0,
+    *,
+    facts: Mapping[str, Any],
+) -> Rule:
+    """Return the rule whose emit is `combination`: direct for two models, or one on a base."""
+    emit = combination(weights, base_weight)
+    if (stack.models, stack.has_base) not in ((2, False), (1, True)):
+        return Rule(emit, facts)
+    factors = np.array([*weights, base_weight][:2], np.float64)
+    if not factors.all():
+        return Rule(emit, facts)
+    sums_of = sums_on_base if stack.has_base else sums_of_pair
+
+    def direct(raw: Raw, _: int, out: Bits) -> tuple[Sums, int]:
+        squares, counts = np.zeros(5, np.float64), np.zeros(4, np.int64)
+        inputs = bfloat16_rows(raw, out.shape)
+        lost = combine_rows(inputs, factors, out, (squares, counts))
+        return sums_of(Counted(out.size, squares, counts)), int(lost)
+
+    return Rule(emit, facts, direct=direct)
 
 
 def combination(weights: Sequence[float] | Weights, base_weight: float = 0.0) -> Emit:

@@ -29,24 +29,44 @@ each tensor is a chain of whole models that is never rounded in between.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cuvee.errors import MergeError
-from cuvee.merge.blocks import Block, Counts, Rule, Stack, locate, order_statistics
-from cuvee.merge.kernels import HIGH_BINS, LOW_BINS, Array
-from cuvee.merge.methods.fusion_kernels import WIDTH, Words, choose, score_rows
+from cuvee.merge.blocks import (
+    Block,
+    Counts,
+    Raw,
+    Rule,
+    Stack,
+    bfloat16_rows,
+    order_statistics,
+)
+from cuvee.merge.diagnostics.measures import Counted, Sums, sums_of_pair
+from cuvee.merge.kernels import KINDS, LANES, Array, Bits, Words, widen_all
+from cuvee.merge.methods.divergence import MOMENTS, Row
+from cuvee.merge.methods.fusion_kernels import (
+    adopt_rows,
+    choose,
+    diverge_rows,
+    scan_rows,
+)
 from cuvee.merge.methods.spec import Method
-from cuvee.merge.threads import Threads, scratch
+from cuvee.merge.threads import scratch
 
 Anchor = Literal["later", "earlier"]
+R = TypeVar("R", bound=Row)
 QUARTILES = (0.25, 0.5, 0.75)
 KEPT = 1 << 25
 """Scores that are kept for selecting a quartile, by all threads together; more are counted."""
-SAMPLE, SAMPLE_SPANS = 1 << 18, 16
-"""Elements, and places in the tensor, from which the windows are guessed."""
+SAMPLE = 1 << 17
+"""Scores from which it is guessed where the quartiles lie; a tensor of fewer is sampled whole."""
+SAMPLED_SHARE = 1 / 128
+"""Of a larger tensor's scores are sampled at least; the more, the nearer the guess."""
+MARGIN = 2.0
+"""Standard errors, at the least, between a sample's quartile and the ends of its window: four
+if rows are alike, and more than that since every row is sampled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +112,19 @@ class Pass:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Rows of an anchor and the other model, as bytes of the dtypes `kinds` (`kernels.KINDS`)."""
+    """Rows of an anchor and the other model: [rows, d] each, both bfloat16 bits or float32."""
 
-    parts: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    kinds: NDArray[np.int64]
+    rows: tuple[Row, Row]
     release: Callable[[], None] = lambda: None
-    """To be called when the bytes are not needed any more."""
+    """To be called when the rows are not needed any more."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
-    """What one pass learned of the scores, in one thread or in all."""
+class Scan:
+    """What a pass learned of the scores around three windows, in one thread or in all."""
 
-    high: Counts
-    """[HIGH_BINS + 1]: how often each value of the upper bits occurs, and how many differ."""
+    counts: Counts
+    """[2, 3]: how many scores are below each window's first value, and below its end."""
     near: list[Words]
     """The scores in the windows, as bits."""
     full: list[bool]
@@ -140,42 +159,40 @@ def arcee_fusion(stack: Stack, *, anchor: Anchor) -> Rule:
         ]
         return {"fusions": [dataclasses.asdict(statistics) for statistics in found]}
 
-    return Rule(emit, tally=tally)
+    if stack.models != 2:
+        return Rule(emit, tally=tally)
+
+    def direct(raw: Raw, begin: int, out: Bits) -> tuple[Sums, int]:
+        sums, taken = _adopted(raw, begin, out, step=steps[0], anchor=anchor)
+        adopted[begin * stack.d] = [taken]
+        return sums, 0
+
+    return Rule(emit, tally=tally, direct=direct)
 
 
 def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
     """Return the next step of a chain.
 
-    A sample tells about where the quartiles lie. A pass over the tensor counts the upper bits
-    of all scores and keeps the scores near those places. Where the sample misled, the counts
-    say where the quartiles are, and a second pass finds them. Raises MergeError where the
-    scores overflow.
+    One pass over the tensor finds the rows' divergence and samples the scores of every row;
+    between the ends that the sample gives, a second pass finds the quartiles. Where the
+    sample misled, or too many scores lie there, two passes that only count find them.
+    Raises MergeError where the scores overflow.
     """
     divergence = np.zeros(stack.rows, np.float32)
     if not stack.elements:
         empty = FusionStatistics(0, 0, 0, None, None, None, None, degenerate=False)
         return Step(divergence, empty)
     passing = Pass(stack, before, anchor, divergence)
-    shares = np.array(QUARTILES)
-    ranks = (shares * (stack.elements - 1)).astype(np.int64)
-    sample = _scored(passing, _sample_spans(stack), np.zeros(3, np.uint32)).high[:-1]
-    windows = _windows(sample, (shares * (sample.sum() - 1)).astype(np.int64))
-    found = _scored(passing, stack.spans(), windows)
-    bins, rests = locate(found.high[:-1], ranks)
-    if np.any((bins < windows) | (bins >= windows + WIDTH)):
-        windows = _windows(found.high[:-1], ranks)
-        found = _scored(passing, stack.spans(), windows)
-    if found.full:  # ties by the million
-        q1, median, q3 = _counted(passing, ranks.tolist())
+    ranks = [int(share * (stack.elements - 1)) for share in QUARTILES]
+    sample, differing = _diverged(passing)
+    if sample.size == stack.elements:
+        quartiles: list[float] | None = _values(np.partition(sample, ranks)[ranks])
     else:
-        q1, median, q3 = _selected(stack.threads, np.concatenate(found.near), bins, rests)
+        quartiles = _scanned(passing, _windows(sample), ranks)
+    q1, median, q3 = quartiles or _counted(passing, ranks)
     threshold = median + 1.5 * (q3 - q1)
     if not math.isfinite(threshold):
-        raise MergeError(
-            f"tensor {stack.name}: its weights are so large that their differences overflow "
-            "float32; a file is damaged, or a training went wrong"
-        )
-    differing = int(found.high[-1])
+        raise _overflow(stack)
     statistics = FusionStatistics(
         elements=stack.elements,
         differing=differing,
@@ -189,54 +206,86 @@ def _decide(stack: Stack, before: Sequence[Step], anchor: Anchor) -> Step:
     return Step(divergence, statistics)
 
 
-def _scored(passing: Pass, spans: Sequence[tuple[int, int]], windows: Words) -> Scores:
-    """Score the rows of the given spans: their divergence is written, the rest returned."""
+def _overflow(stack: Stack) -> MergeError:
+    return MergeError(
+        f"tensor {stack.name}: its weights are so large that their differences overflow "
+        "float32; a file is damaged, or a training went wrong"
+    )
+
+
+def _diverged(passing: Pass) -> tuple[Words, int]:
+    """Find the rows' divergence; return a sample of scores (as bits) and how many differ."""
     stack = passing.stack
+    spans = stack.spans()
+    wanted = max(SAMPLE, int(stack.elements * SAMPLED_SHARE))
+    each = stack.d if stack.elements <= wanted else min(stack.d, max(1, wanted // stack.rows))
+    every = max(1, stack.rows * each // wanted)
+    sample = np.zeros((-(-stack.rows // every), each), np.uint32)
 
-    def start() -> Scores:
-        return Scores(np.zeros(HIGH_BINS + 1, np.int64), [], [])
-
-    def step(scores: Scores, number: int) -> None:
+    def diverge(number: int) -> int:
         begin, end = spans[number]
         pair = _pair(passing, (begin, end))
-        work = scratch("scores", (6, stack.d))
-        near = scratch("near", ((end - begin) * stack.d // 2 + stack.d + 1,)).view(np.uint32)
-        differing, bad, hits = score_rows(
-            pair.parts,
-            pair.kinds,
-            work,
-            passing.divergence[begin:end],
-            windows,
-            (scores.high[:-1], near),
-        )
-        if bad:
-            stack.read(begin, end)  # raises, and says where
+        work = (scratch("moments", (MOMENTS, LANES)), scratch("row", (5, stack.d)))
+        found = diverge_rows(pair.rows, begin, passing.divergence, sample, every, work)
+        if found < 0:
+            stack.read(begin, end)  # raises for values that are not finite, and says where
+            raise _overflow(stack)
         pair.release()
-        scores.high[-1] += differing
-        if hits < 0 or sum(map(len, scores.near)) > KEPT // stack.threads.count:
-            scores.full[:] = [True]
-            scores.near.clear()
-        elif not scores.full:
-            scores.near.append(near[:hits].copy())
+        return int(found)
 
-    parts = stack.threads.fold(len(spans), start, step)
-    high = parts[0].high
-    for part in parts[1:]:
-        high += part.high
-    near = [words for part in parts for words in part.near]
-    return Scores(high, near, [full for part in parts for full in part.full])
+    return sample.reshape(-1), sum(stack.threads.map(len(spans), diverge))
 
 
-def _selected(threads: Threads, near: Words, bins: Words, rests: Counts) -> list[float]:
-    """Return the scores of rank rests[r] among those whose upper bits are bins[r]."""
+def _windows(sample: Words) -> Words:
+    """Return between which values (as bits) the quartiles should lie: [2, 3], lows and ends."""
+    n = sample.size
+    reach = math.ceil(MARGIN * math.sqrt(n))
+    middles = [int(share * (n - 1)) for share in QUARTILES]
+    lows = [max(0, middle - reach) for middle in middles]
+    highs = [min(n - 1, middle + reach) for middle in middles]
+    ordered = np.partition(sample, [*lows, *highs])
+    return np.array([ordered[lows], ordered[highs] + np.uint32(1)], np.uint32)
 
-    def select(r: int) -> float:
-        lower = near[near >> np.uint32(16) == bins[r]].astype(np.uint16)
-        ends = np.cumsum(np.bincount(lower, minlength=LOW_BINS))
-        word = (int(bins[r]) << 16) | int(np.searchsorted(ends, rests[r], side="right"))
-        return float(np.array([word], np.uint32).view(np.float32)[0])
 
-    return threads.map(len(bins), select)
+def _scanned(passing: Pass, windows: Words, ranks: Sequence[int]) -> list[float] | None:
+    """Return the scores at the given ranks, or None where one is in no window or all are full."""
+    stack = passing.stack
+    spans = stack.spans()
+
+    def start() -> Scan:
+        return Scan(np.zeros((2, 3), np.int64), [], [])
+
+    def step(scan: Scan, number: int) -> None:
+        begin, end = spans[number]
+        pair = _pair(passing, (begin, end))
+        near = scratch("near", ((end - begin) * stack.d // 2 + stack.d + 1,)).view(np.uint32)
+        hits = scan_rows(pair.rows, passing.divergence[begin:end], windows, scan.counts, near)
+        pair.release()
+        if hits < 0 or sum(map(len, scan.near)) > KEPT // stack.threads.count:
+            scan.full[:] = [True]
+            scan.near.clear()
+        elif not scan.full:
+            scan.near.append(near[:hits].copy())
+
+    scans = stack.threads.fold(len(spans), start, step)
+    below, upto = np.sum([scan.counts for scan in scans], axis=0)
+    if any(scan.full for scan in scans) or not np.all((below <= ranks) & (ranks < upto)):
+        return None
+    near = np.concatenate([words for scan in scans for words in scan.near])
+
+    def select(r: int) -> np.uint32:
+        low, end = windows[:, r]
+        if end == low + 1:
+            return np.uint32(low)
+        inside = near[(near >= low) & (near < end)]
+        rank = ranks[r] - below[r]
+        return np.uint32(np.partition(inside, rank)[rank])
+
+    return _values(stack.threads.map(len(ranks), select))
+
+
+def _values(bits: Sequence[np.uint32] | Words) -> list[float]:
+    return [float(value) for value in np.asarray(bits, np.uint32).view(np.float32)]
 
 
 def _counted(passing: Pass, ranks: list[int]) -> list[float]:
@@ -250,28 +299,6 @@ def _counted(passing: Pass, ranks: list[int]) -> list[float]:
         return found[None]
 
     return order_statistics(passing.stack, scores, [ranks])[0]
-
-
-def _sample_spans(stack: Stack) -> list[tuple[int, int]]:
-    """Return spans of rows, spread over the tensor, of about SAMPLE elements in all."""
-    rows = max(1, SAMPLE // max(1, SAMPLE_SPANS * stack.d))
-    if rows * SAMPLE_SPANS >= stack.rows:
-        return stack.spans()
-    return [
-        (begin, begin + rows)
-        for begin in (
-            number * (stack.rows - rows) // (SAMPLE_SPANS - 1) for number in range(SAMPLE_SPANS)
-        )
-    ]
-
-
-def _windows(high: Counts, ranks: Counts) -> Words:
-    """Return the first bins of windows of WIDTH bins in whose middle the ranks lie."""
-    bins, _ = locate(high, ranks)
-    first: Words = np.clip(bins.astype(np.int64) - WIDTH // 2, 0, HIGH_BINS - WIDTH).astype(
-        np.uint32
-    )
-    return first
 
 
 def _fused(block: Block, steps: Sequence[Step], anchor: Anchor) -> tuple[Array, list[int]]:
@@ -289,23 +316,40 @@ def _fused(block: Block, steps: Sequence[Step], anchor: Anchor) -> tuple[Array, 
     return result, adopted
 
 
+def _adopted(raw: Raw, begin: int, out: Bits, *, step: Step, anchor: Anchor) -> tuple[Sums, int]:
+    """Write the fusion of two models' rows in bfloat16; return its sums and what was adopted."""
+    squares, counts = np.zeros(5, np.float64), np.zeros(5, np.int64)
+    threshold = step.statistics.threshold
+    adopt_rows(
+        bfloat16_rows(raw, out.shape),
+        step.divergence[begin : begin + len(out)],
+        math.inf if threshold is None or not step.statistics.differing else threshold,
+        1 if anchor == "later" else 0,
+        out,
+        (squares, counts),
+    )
+    return sums_of_pair(Counted(out.size, squares, counts[:4])), int(counts[4])
+
+
 def _pair(passing: Pass, span: tuple[int, int]) -> Pair:
-    """Return (anchor, other) of a step, rows of a span as bytes."""
+    """Return (anchor, other) of a step, rows of a span."""
     stack, before, anchor = passing.stack, passing.before, passing.anchor
+    shape = (span[1] - span[0], stack.d)
     if not before and (raw := stack.read_raw(*span)) is not None:
-        order = [1, 0] if anchor == "later" else [0, 1]
-        return Pair((raw.parts[order[0]], raw.parts[order[1]]), raw.kinds[order], raw.release)
+        raw = Raw(raw.parts[:2], raw.kinds[:2], raw.release)
+        if set(raw.kinds.tolist()) == {KINDS["BF16"]}:
+            one, two = bfloat16_rows(raw, shape)
+        else:
+            both = scratch("pair", (2, *shape))
+            widen_all(raw.parts, raw.kinds, both.reshape(2, -1))
+            one, two = both
+        return Pair(_ordered(one, two, anchor), raw.release)
     block = stack.read(*span)
     result, _ = _fused(block, before, anchor)
-    a, b = _ordered(result, block.models[len(before) + 1], anchor)
-    return Pair((_bytes(a), _bytes(b)), np.zeros(2, np.int64))
+    return Pair(_ordered(result, block.models[len(before) + 1], anchor))
 
 
-def _bytes(values: Array) -> NDArray[np.uint8]:
-    return values.reshape(-1).view(np.uint8)
-
-
-def _ordered(result: Array, following: Array, anchor: Anchor) -> tuple[Array, Array]:
+def _ordered(result: R, following: R, anchor: Anchor) -> tuple[R, R]:
     return (following, result) if anchor == "later" else (result, following)
 
 

@@ -1,243 +1,140 @@
 """The inner loops of Arcee Fusion: divergence of rows, scores, the choice.
 
-Blocks are float32 [rows, d], C-contiguous and finite. The formulas and their reasons are in
-`cuvee.merge.methods.fusion`; here is only how they are computed in as few passes as the cache
-allows.
+Blocks are rows of two tensors, [rows, d], C-contiguous: as bfloat16 bits (uint16) or float32,
+and read once a pass. The formulas and their reasons are in `cuvee.merge.methods.fusion`; here
+is only how they are computed in as few passes as the cache allows.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import Array, fused_kernel, kernel, lane_sum, widen_all
-
-Words = NDArray[np.uint32]
-
-WIDTH = 5
-"""Values of a score's upper 16 bits in a window, in which a quartile is looked for."""
-NARROW = 0.05
-"""Rows in which no weight moved by more take short series, exact to float32 up to here."""
-SMALL = 0.35
-"""|weight| up to which the short series of its exp is good to 2.5e-7."""
-MODERATE = 0.5
-"""|r| below which `r e^r - expm1(r)` is taken from its series, above from the formula."""
-SAFE_EXPONENT = 60.0
-"""Weights up to here need no shift by the row's largest: their exp neither over- nor underflows."""
-
-
-@fused_kernel
-def exponentials(values: Array, out: Array) -> None:
-    """Write exp(values) [d], |values| <= SAFE_EXPONENT; relative error under 2e-7 (Cephes)."""
-    words = out.view(np.int32)
-    for j in range(values.size):
-        x = values[j]
-        n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-        x = x - n * np.float32(0.693359375)
-        x = x + n * np.float32(2.12194440e-4)
-        p = np.float32(1.9875691500e-4)
-        p = p * x + np.float32(1.3981999507e-3)
-        p = p * x + np.float32(8.3334519073e-3)
-        p = p * x + np.float32(4.1665795894e-2)
-        p = p * x + np.float32(1.6666665459e-1)
-        p = p * x + np.float32(0.5)
-        out[j] = p * x * x + x + np.float32(1.0)
-        words[j] += np.int32(n) << np.int32(23)
-
-
-@fused_kernel
-def small_exponentials(values: Array, out: Array) -> None:
-    """Write exp(values) [d], |values| <= SMALL: the Taylor series to the sixth power."""
-    for j in range(values.size):
-        x = values[j]
-        p = np.float32(1 / 120) + x * np.float32(1 / 720)
-        p = np.float32(1 / 24) + x * p
-        p = np.float32(1 / 6) + x * p
-        p = np.float32(1 / 2) + x * p
-        out[j] = np.float32(1) + x * (np.float32(1) + x * p)
+from cuvee.merge.kernels import LANES, Array, Bits, Words, bits_of, folded, kernel, widened
+from cuvee.merge.methods.divergence import Row, row_divergence
 
 
 @kernel
-def differences(a: Array, b: Array, delta: Array) -> tuple[int, int, int]:
-    """Write b - a [d] to `delta`; return how many of it exceed NARROW, of a SMALL.
+def diverge_rows(
+    pair: tuple[Row, Row],
+    begin: int,
+    divergence: Array,
+    sample: Words,
+    every: int,
+    work: tuple[Array, Array],
+) -> int:
+    """Write KL(softmax(other) || softmax(anchor)) of rows of (anchor, other); sample scores.
 
-    The third: how many of a or b exceed SAFE_EXPONENT.
+    `begin`: index of the first row in the tensor; `divergence`: [tensor's rows]. `sample`:
+    [tensor's rows / every, S], to whose row i / every go S scores (as bits) of the tensor's
+    row i, one from each of S equal parts, for every `every`-th i. `work`: what
+    `row_divergence` overwrites. Returns how many elements differ; negative where a weight or
+    a difference is not finite.
     """
-    far = large = extreme = np.int32(0)
-    safe = np.float32(SAFE_EXPONENT)
-    for j in range(a.size):
-        x = b[j] - a[j]
-        delta[j] = x
-        far = np.int32(far + np.int32(abs(x) > np.float32(NARROW)))
-        large = np.int32(large + np.int32(abs(a[j]) > np.float32(SMALL)))
-        extreme = np.int32(extreme + np.int32((abs(a[j]) > safe) | (abs(b[j]) > safe)))
-    return int(far), int(large), int(extreme)
-
-
-@fused_kernel
-def narrow_divergence(w: Array, delta: Array, term: Array) -> float:
-    """Return KL for unnormalised q = `w` [d] and |`delta`| <= NARROW [d], from short series.
-
-    `term`: [d], overwritten.
-    """
-    for j in range(w.size):  # w expm1(delta)
-        x = delta[j]
-        term[j] = (
-            w[j] * x * (
-                np.float32(1)
-                + x * (np.float32(1 / 2) + x * (np.float32(1 / 6) + x * np.float32(1 / 24)))
-            )
-        )  # fmt: skip
-    z = lane_sum(w)
-    shift = np.float32(np.log1p(lane_sum(term) / z))
-    for j in range(w.size):
-        r = delta[j] - shift
-        term[j] = (
-            w[j] * r * r * (
-                np.float32(1 / 2)
-                + r * (np.float32(1 / 3) + r * (np.float32(1 / 8) + r * np.float32(1 / 30)))
-            )
-        )  # fmt: skip
-    return lane_sum(term) / z
-
-
-@fused_kernel
-def wide_divergence(w: Array, v: Array, delta: Array) -> float:
-    """Return KL for unnormalised q = `w` and p = `v` [d], `delta` [d] = log(v / w).
-
-    `v` is overwritten.
-    """
-    z = lane_sum(w)
-    shift = np.log(lane_sum(v) / z)
-    for j in range(w.size):
-        r = np.float64(delta[j]) - shift
-        if abs(r) < MODERATE:
-            # sum_k r^k (k - 1) / k!, k = 2 .. 10
-            term = 1 / 44800 + r / 403200
-            term = 1 / 5760 + r * term
-            term = 1 / 840 + r * term
-            term = 1 / 144 + r * term
-            term = 1 / 30 + r * term
-            term = 1 / 8 + r * term
-            term = 1 / 3 + r * term
-            term = r * r * (1 / 2 + r * term)
-        else:
-            term = r * np.exp(r) - np.expm1(r)
-        v[j] = np.float32(w[j] * term)
-    return lane_sum(v) / z
+    anchor, other = pair
+    lanes, scratch = work
+    d, size = anchor.shape[1], sample.shape[1]
+    total = 0
+    for i in range(anchor.shape[0]):
+        a, b, row = anchor[i], other[i], begin + i
+        found, differing = row_divergence(a, b, lanes, scratch)
+        if differing < 0:
+            return -1
+        total += differing
+        divergence[row] = found
+        if row % every == 0:
+            for k in range(size):
+                first, last = k * d // size, (k + 1) * d // size
+                j = first + (row * 40503) % (last - first)
+                score = abs((widened(b[j]) - widened(a[j])) * divergence[row])
+                sample[row // every, k] = bits_of(score)
+    return total
 
 
 @kernel
-def extreme_divergence(anchor: Array, other: Array) -> float:
-    """Return KL(softmax(other) || softmax(anchor)) [d] for weights of any finite size."""
-    top_a, top_b = np.float64(anchor.max()), np.float64(other.max())
-    z, y = 0.0, 0.0
-    for j in range(anchor.size):
-        z += np.exp(anchor[j] - top_a)
-        y += np.exp(other[j] - top_b)
-    shift_a, shift_b = top_a + np.log(z), top_b + np.log(y)
-    t = 0.0
-    for j in range(anchor.size):
-        log_q, log_p = anchor[j] - shift_a, other[j] - shift_b
-        q, p = np.exp(log_q), np.exp(log_p)
-        t += p * (log_p - log_q) - (p - q)
-    return t
+def scan_rows(
+    pair: tuple[Row, Row],
+    divergence: Array,
+    windows: Words,
+    counts: NDArray[np.int64],
+    near: Words,
+) -> int:
+    """Count the scores of rows of (anchor, other) below the ends of windows; keep those inside.
 
-
-@kernel
-def row_divergence(a: Array, b: Array, w: Array, v: Array, delta: Array) -> float:
-    """Return KL(softmax(b) || softmax(a)) >= 0 of one row [d]; `w`, `v`, `delta`: scratch [d]."""
-    far, large, extreme = differences(a, b, delta)
-    if extreme:
-        return max(extreme_divergence(a, b), 0.0)
-    if large:
-        exponentials(a, w)
-    else:
-        small_exponentials(a, w)
-    if not far:
-        return max(narrow_divergence(w, delta, v), 0.0)
-    exponentials(b, v)
-    return max(wide_divergence(w, v, delta), 0.0)
-
-
-@kernel
-def row_scores(a: Array, b: Array, divergence: float, scores: Array) -> int:
-    """Write |b - a| times the row's divergence [d]; return how many elements differ at all.
-
-    No score has its sign bit set, whatever the weights: a NaN's would lead out of the histogram.
+    `divergence`: [rows]; `windows`: [2, 3], the first score of each window and the first
+    beyond it, as bits. To `counts` [2, 3] is added how many scores are below each; to `near`
+    are written those inside a window of more than one value (as bits). Returns how many were
+    written: -1 where there is no room.
     """
-    factor = np.float32(divergence)
-    differing = np.int32(0)
-    for j in range(a.size):
-        scores[j] = abs((b[j] - a[j]) * factor)
-        differing = np.int32(differing + np.int32(a[j] != b[j]))
-    return int(differing)
-
-
-@kernel
-def count_row(words: Words, windows: Words, high: NDArray[np.int64], near: Words, hits: int) -> int:
-    """Add the upper bits of a row's scores [d] to `high`, and copy those in a window to `near`.
-
-    They are written from near[hits] on; returns where the next one belongs. At least d + 1
-    places must be left.
-    """
+    anchor, other = pair
+    d = anchor.shape[1]
     # One flag a score, then eight flags at a time: few scores lie in a window.
-    eights = np.zeros((words.size + 7) // 8, np.uint64)
+    eights = np.zeros((d + 7) // 8, np.uint64)
     flags = eights.view(np.uint8)
-    first, second, third = windows[0], windows[1], windows[2]
-    width = np.uint32(WIDTH)
-    for j in range(words.size):
-        high[words[j] >> np.uint32(16)] += 1
-    for j in range(words.size):
-        upper = words[j] >> np.uint32(16)
-        flags[j] = (
-            (np.uint32(upper - first) < width)
-            | (np.uint32(upper - second) < width)
-            | (np.uint32(upper - third) < width)
-        )
-    for g in range(words.size // 8):
-        if eights[g]:
-            for j in range(8 * g, 8 * g + 8):  # without a branch: hits come at random
-                near[hits] = words[j]
-                hits += flags[j]
-    for j in range(words.size - words.size % 8, words.size):
-        near[hits] = words[j]
-        hits += flags[j]
+    hits = 0
+    for i in range(anchor.shape[0]):
+        if hits + d + 1 > near.size:
+            return -1
+        a, b = anchor[i], other[i]
+        flag_row(a, b, divergence[i], windows, counts, flags)
+        for g in range(d // 8):
+            if eights[g]:
+                hits = keep_flagged(a, b, divergence[i], flags, near, (8 * g, 8 * g + 8, hits))
+        hits = keep_flagged(a, b, divergence[i], flags, near, (d - d % 8, d, hits))
     return hits
 
 
 @kernel
-def score_rows(
-    pair: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    kinds: NDArray[np.int64],
-    scratch: Array,
-    divergence: Array,
+def flag_row(
+    a: Row,
+    b: Row,
+    factor: np.float32,
     windows: Words,
-    found: tuple[NDArray[np.int64], Words],
-) -> tuple[int, int, int]:
-    """Score rows of (anchor, other), given as bytes: one reading, rows stay in the cache.
+    counts: NDArray[np.int64],
+    flags: NDArray[np.uint8],
+) -> None:
+    """Count the scores [d] of a row as `scan_rows` does, and flag those that it keeps."""
+    low0, low1, low2 = np.int32(windows[0, 0]), np.int32(windows[0, 1]), np.int32(windows[0, 2])
+    end0, end1, end2 = np.int32(windows[1, 0]), np.int32(windows[1, 1]), np.int32(windows[1, 2])
+    kept0, kept1, kept2 = (
+        np.int32(end0 > low0 + 1),
+        np.int32(end1 > low1 + 1),
+        np.int32(end2 > low2 + 1),
+    )
+    below0 = below1 = below2 = upto0 = upto1 = upto2 = np.int32(0)
+    for j in range(a.size):
+        score = np.int32(bits_of(abs((widened(b[j]) - widened(a[j])) * factor)))
+        x0, y0 = np.int32(score < low0), np.int32(score < end0)
+        x1, y1 = np.int32(score < low1), np.int32(score < end1)
+        x2, y2 = np.int32(score < low2), np.int32(score < end2)
+        below0, upto0 = np.int32(below0 + x0), np.int32(upto0 + y0)
+        below1, upto1 = np.int32(below1 + x1), np.int32(upto1 + y1)
+        below2, upto2 = np.int32(below2 + x2), np.int32(upto2 + y2)
+        flags[j] = np.uint8(((x0 ^ y0) & kept0) | ((x1 ^ y1) & kept1) | ((x2 ^ y2) & kept2))
+    counts[0, 0] += below0
+    counts[0, 1] += below1
+    counts[0, 2] += below2
+    counts[1, 0] += upto0
+    counts[1, 1] += upto1
+    counts[1, 2] += upto2
 
-    `kinds`: [2], dtypes as `kernels.KINDS`; `scratch`: [6, d], overwritten; `divergence`:
-    [rows], written. `found`: to the first [HIGH_BINS] is added how often each value of the
-    scores' upper 16 bits occurs; to the second are written the scores (as bits) whose upper
-    bits lie in windows[r] ... windows[r] + WIDTH - 1 for an r of the three. Returns how many
-    elements differ, how many values were not finite (what was found then means nothing), and
-    how many scores lie in windows: -1 if the second array has no room for them.
+
+@kernel
+def keep_flagged(
+    a: Row,
+    b: Row,
+    factor: np.float32,
+    flags: NDArray[np.uint8],
+    near: Words,
+    place: tuple[int, int, int],
+) -> int:
+    """Write flagged scores of elements `place[0]` to `place[1]` (not included) to `near`.
+
+    They are written from near[place[2]] on; returns where the next one belongs.
     """
-    rows, d = divergence.size, scratch.shape[1]
-    high, near = found
-    inputs, w, v, delta, scores = scratch[:2], scratch[2], scratch[3], scratch[4], scratch[5]
-    size_a, size_b = pair[0].size // rows, pair[1].size // rows
-    differing = bad = hits = 0
-    full = False
-    for i in range(rows):
-        parts = (pair[0][i * size_a : (i + 1) * size_a], pair[1][i * size_b : (i + 1) * size_b])
-        bad += widen_all(parts, kinds, inputs)
-        a, b = inputs[0], inputs[1]
-        divergence[i] = row_divergence(a, b, w, v, delta)
-        differing += row_scores(a, b, divergence[i], scores)
-        if hits + d + 1 > near.size:  # begin again: only the counts are of use now
-            full, hits = True, 0
-        hits = count_row(scores.view(np.uint32), windows, high, near, hits)
-    return differing, bad, -1 if full else hits
+    hits = place[2]
+    for j in range(place[0], place[1]):  # without a branch: hits come at random
+        near[hits] = bits_of(abs((widened(b[j]) - widened(a[j])) * factor))
+        hits += flags[j]
+    return hits
 
 
 @kernel
@@ -253,8 +150,59 @@ def choose(anchor: Array, other: Array, divergence: Array, threshold: float, out
         factor = divergence[i]
         adopted = np.int32(0)
         for j in range(a.size):
-            take = abs(b[j] - a[j]) * factor >= limit
+            take = abs((b[j] - a[j]) * factor) >= limit
             adopted = np.int32(adopted + np.int32(take))
             c[j] = b[j] if take else a[j]
         total += int(adopted)
     return total
+
+
+@kernel
+def adopt_rows(
+    models: tuple[Bits, Bits],
+    divergence: Array,
+    threshold: float,
+    anchor: int,
+    out: Bits,
+    found: tuple[NDArray[np.float64], NDArray[np.int64]],
+) -> None:
+    """Write what `choose` would of two models' rows in bfloat16, and measure on the way.
+
+    `models`: two [rows, d], of which the one of index `anchor` is the anchor; `out`: [rows, d].
+    To found[0] and found[1] is added what `measures.Counted` holds of the two models x, y and
+    the result z (but the squares of z - y), and as the last count how many were adopted.
+    """
+    limit = np.float32(threshold)
+    lanes = np.empty((4, LANES), np.float32)
+    sum0, sum1, sum2, sum3 = lanes[0], lanes[1], lanes[2], lanes[3]
+    squares, counts = found
+    for i in range(out.shape[0]):
+        factor = divergence[i]
+        lanes[:] = np.float32(0)
+        adopted = differing = not_first = not_second = np.int32(0)
+        for begin in range(0, out.shape[1], LANES):
+            first = models[0][i, begin : begin + LANES]
+            second = models[1][i, begin : begin + LANES]
+            part = out[i, begin : begin + LANES]
+            for j in range(part.size):
+                x, y = widened(first[j]), widened(second[j])
+                apart = y - x
+                take = abs(apart * factor) >= limit
+                adopted = np.int32(adopted + np.int32(take))
+                differing = np.int32(differing + np.int32(apart != np.float32(0)))
+                from_second = take == (anchor == 0)
+                bits = second[j] if from_second else first[j]
+                part[j] = bits
+                not_first = np.int32(not_first + np.int32(bits != first[j]))
+                not_second = np.int32(not_second + np.int32(bits != second[j]))
+                z = y if from_second else x
+                sum0[j] += x * x
+                sum1[j] += y * y
+                sum2[j] += z * z
+                sum3[j] += apart * apart
+        for n in range(4):
+            squares[n] += folded(lanes[n])
+        counts[0] += differing
+        counts[2] += not_first
+        counts[3] += not_second
+        counts[4] += adopted

@@ -9,7 +9,7 @@ import numpy as np
 
 from cuvee.merge.blocks import Block, Rule, Stack
 from cuvee.merge.kernels import Array
-from cuvee.merge.methods.combination import combination, required_base, shares
+from cuvee.merge.methods.combination import combination, combined, required_base, shares
 from cuvee.merge.methods.spec import Method, Parameter
 
 
@@ -21,7 +21,7 @@ def linear(stack: Stack, *, weight: Sequence[float], normalize: bool = True) -> 
     weights to be normalised sum to zero (mergekit: a tensor of NaN).
     """
     weights = shares(weight, normalize=normalize, tensor=stack.name)
-    return Rule(combination(weights), {"weights": weights.tolist()})
+    return combined(stack, weights, facts={"weights": weights.tolist()})
 
 
 def passthrough(stack: Stack, *, scale: Sequence[float] = (1.0,)) -> Rule:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.merge.blocks import Rule, Stack
-from cuvee.merge.methods.combination import combination, rest_for_base, shares
+from cuvee.merge.methods.combination import combined, rest_for_base, shares
 from cuvee.merge.methods.gram import Gram, cosines, norms, tensor_gram
 from cuvee.merge.methods.spec import Method, Parameter
 
@@ -41,7 +41,7 @@ def multislerp(
     linear = length <= eps
     final = weights if linear else (weights @ lengths) / length * mean
     rest = float(rest_for_base(final)) if stack.has_base else 0.0
-    return Rule(combination(final, rest), {"weights": final.tolist(), "linear": linear})
+    return combined(stack, final, rest, facts={"weights": final.tolist(), "linear": linear})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def karcher(stack: Stack, *, max_iter: int = 10, tol: float = 1e-5) -> Rule:
     found = karcher_mean(cosines(gram)[np.ix_(there, there)], max_iter=max_iter, tol=tol)
     if found is None:
         weights = np.full(stack.models, 1 / stack.models)
-        return Rule(combination(weights), {"weights": weights.tolist(), "linear": True})
+        return combined(stack, weights, facts={"weights": weights.tolist(), "linear": True})
     weights = np.zeros(stack.models)
     weights[there] = lengths.mean() * found.coefficients / lengths[there]
     facts = {
@@ -81,7 +81,7 @@ def karcher(stack: Stack, *, max_iter: int = 10, tol: float = 1e-5) -> Rule:
         "step": found.step,
         "converged": found.step < tol,
     }
-    return Rule(combination(weights), facts)
+    return combined(stack, weights, facts=facts)
 
 
 def karcher_mean(cosine: Gram, *, max_iter: int, tol: float) -> Mean | None:

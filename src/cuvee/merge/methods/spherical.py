@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Rule, Stack
 from cuvee.merge.methods.combination import (
-    combination,
+    combined,
     rest_for_base,
     shares,
     spread_combination,
@@ -48,7 +48,7 @@ def slerp(stack: Stack, *, t: float) -> Rule:
     linear = np.logical_or(abs(cosine) > SLERP_COLINEAR, norms(gram).min() == 0)
     base, model = arc_weights(cosine, t, linear).tolist()
     facts = {"cosine": float(cosine), "weights": [base, model], "linear": bool(linear)}
-    return Rule(combination([model], base), facts)
+    return combined(stack, [model], base, facts=facts)
 
 
 def nuslerp(
@@ -89,7 +89,7 @@ def nuslerp(
     rest = rest_for_base(weights) if stack.has_base else np.zeros_like(cosine)
     facts = {"vectors": len(cosine), "linear": int(np.count_nonzero(linear)), "t": t}
     if nuslerp_flatten:
-        return Rule(combination(weights[:, 0], float(rest[0])), facts)
+        return combined(stack, weights[:, 0], float(rest[0]), facts=facts)
     if by_column:
         return Rule(spread_combination(weights[:, None, :], rest[None, :]), facts)
     return Rule(spread_combination(weights[:, :, None], rest[:, None]), facts)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.merge.blocks import Rule, Stack
-from cuvee.merge.methods.combination import combination, spread_combination
+from cuvee.merge.methods.combination import combined, spread_combination
 from cuvee.merge.methods.gram import Gram, cosines, row_grams, tensor_gram
 from cuvee.merge.methods.spec import Method, Parameter
 
@@ -32,7 +32,7 @@ def model_stock(stack: Stack, *, filter_wise: bool = False) -> Rule:
     t = k * positive / (1 + (k - 1) * positive)
     if not filter_wise:
         facts = {"cosine": float(cosine), "t": float(t)}
-        return Rule(combination([float(t) / k] * k, 1 - float(t)), facts)
+        return combined(stack, [float(t) / k] * k, 1 - float(t), facts=facts)
     each = np.broadcast_to(t[:, None] / k, (k, stack.rows, 1))
     facts = {
         "cosine": float(cosine.mean()) if cosine.size else 0.0,
