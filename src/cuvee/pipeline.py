@@ -97,7 +97,12 @@ def states(recipe: Recipe, path: Path) -> list[TaskState]:
 def stage_tasks(run: Run, stage: str, resources: ExitStack) -> list[Task]:
     """Return the tasks of a stage; `resources` closes what they open."""
     module = importlib.import_module(f"cuvee.{stage}.stage")
-    tasks: list[Task] = module.tasks(run, resources)
+    more = {}
+    if stage == "verify" and any(d.judge for d in run.recipe.domains.values()):
+        from cuvee.teach.judging import judges  # verify stands before teach and asks nobody
+
+        more = {"judges": judges(run, resources)}
+    tasks: list[Task] = module.tasks(run, resources, **more)
     return tasks
 
 

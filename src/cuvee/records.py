@@ -8,6 +8,7 @@ Not here: what the columns of published data sets look like (`cuvee.problems.sou
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import types
 import typing
@@ -20,6 +21,9 @@ from cuvee.errors import DataError
 
 Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "..."}``."""
+
+GROUP_ROWS = 8192
+"""Rows of one row group of a file: what is held at once while writing."""
 
 VerdictName = Literal["correct", "wrong", "no_answer", "not_checked"]
 
@@ -40,7 +44,7 @@ class Problem:
     gold: str | None
     """Gold answer; for code a reference program (or None where the source has none)."""
     tests: str | None
-    """JSON tests of a code problem; the forms stand in `cuvee.verify.forms`."""
+    """JSON tests of a code problem; the forms stand in `cuvee.verify.code.forms`."""
     meta: str
     """JSON object of whatever else the source says of this problem."""
 
@@ -210,6 +214,7 @@ def schema(row_type: type[Row]) -> Any:
 def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
     """Write rows to a Parquet file (zstd), atomically; return how many.
 
+    Rows are written as they come, `GROUP_ROWS` at a time, so there may be any number.
     The file appears under its name complete or not at all. Raises OSError (disk full, no
     permission) with the path in it.
     """
@@ -217,12 +222,17 @@ def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
     import pyarrow.parquet as pq
 
     names = [f.name for f in dataclasses.fields(row_type)]
-    listed = list(rows)
-    columns = {n: [_clean(getattr(r, n)) for r in listed] for n in names}
-    table = pa.table(columns, schema=schema(row_type))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-    return len(listed)
+    columns, rest, written = schema(row_type), iter(rows), 0
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, columns, compression="zstd") as writer,
+    ):
+        while group := list(itertools.islice(rest, GROUP_ROWS)):
+            values = {n: [_clean(getattr(r, n)) for r in group] for n in names}
+            writer.write_table(pa.table(values, schema=columns))
+            written += len(group)
+    return written
 
 
 def _clean(value: Any) -> Any:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuvee.verify.answers import code_block, final_answer, split_reasoning
+from cuvee.verify.answers import choice_letter, code_block, final_answer, split_reasoning
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,22 @@ def test_reply_is_split_at_its_last_closing_tag(text: str, parts: tuple[str, str
         ("**Answer:** 18", "18"),
         ("Answer:\n\n**42**", "42"),
         (r"The answer is 4, boxed: \boxed{5}", "5"),
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"$x_1=\boxed{1}$, $x_2 = \boxed{2}$", "1, 2"),
+        (r"\boxed{42} \boxed{42}", "42"),
+        (r"\boxed{41} \boxed{42}", "42"),
+        (r"$\boxed 4$", "4"),
+        (r"in a \boxed environment", None),
+        (r"\\boxed{004}", "004"),
+        ("**Final Answer**\n\n42", "42"),
+        ("The final answer is:\n\\[\n 9 \n\\]", "9"),
+        ("Final Answer: The final answer is $100$. I hope it is correct.", "100"),
+        ("The answer is 3.5. So it goes", "3.5"),
+        ("The answer is therefore 18", "18"),
+        (r"The answer is therefore $\boxed{4", None),
+        ("答案是１８。", "１８"),
+        ("最终答案：18", "18"),
+        ("答案如下", None),
         ("It is hard to say.", None),
         ("", None),
     ],
@@ -90,13 +106,23 @@ def test_code_is_the_last_closed_python_block(text: str, code: str | None) -> No
         "answer" + " " * 100_000,
         "```\n" * 30_000,
         "<think>" * 20_000,
+        "answer is \\[" * 10_000,
+        "answer:" * 20_000,
+        r"\boxed{1}, " * 20_000,
+        "答案是" * 50_000,
+        "answer\n" + "\n" * 500_000,
+        "x" * 50_000_000,
+        r"\boxed{1}" + "{}" * 25_000_000,
     ],
+    ids=lambda text: f"{text[:12]!r} {len(text)}",
 )
 def test_hostile_replies_take_linear_time(text: str) -> None:
     begin = time.process_time()
     final_answer(text)
-    code_block(text)
-    assert time.process_time() - begin < 2
+    choice_letter(text)
+    if len(text) < 1_000_000:
+        code_block(text)
+    assert time.process_time() - begin < 4
 
 
 @given(st.text())

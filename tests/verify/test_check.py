@@ -124,13 +124,13 @@ def test_code_without_a_sandbox_is_refused_before_anything_runs(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    sandbox._bubblewrap_problem.cache_clear()
+    sandbox._tried.cache_clear()
     code = problem("code", tests=ADD)
     try:
         with pytest.raises(RecipeError, match="bubblewrap"):
             check([trace(code, GOOD)], [code])
     finally:
-        sandbox._bubblewrap_problem.cache_clear()
+        sandbox._tried.cache_clear()
 
 
 def test_stage_writes_a_verdict_for_every_trace_of_every_teacher(

@@ -8,13 +8,16 @@ budget. A traceback is a bug of cuvee.
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from cuvee import __version__
+from cuvee.cli import conformance as conforming
 from cuvee.cli import merge as merging
 from cuvee.cli import run as running
+from cuvee.cli import verify as verifying
 
 app = typer.Typer(
     name="cuvee",
@@ -36,13 +39,20 @@ app = typer.Typer(
 STAGE_HELP = {
     "problems": "Load problems, drop duplicates and what overlaps a benchmark, check the golds.",
     "teach": "Ask every teacher; every answer is kept in the ledger and never bought twice.",
-    "verify": "Check every trace: math by symbolic comparison, code by running its tests.",
+    "verify": verifying.VERIFY_HELP,
     "select": "Filter the verified traces and choose the examples to train on.",
     "train": "Train one specialist per domain on its examples.",
     "merge": merging.MERGE_HELP,
     "evaluate": "Score base, specialists and merged model on the benchmarks.",
     "release": "Write the report, the model card and GGUF files.",
 }
+
+
+OWN_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "merge": (merging.merge, merging.MERGE_EXAMPLES),
+    "verify": (verifying.verify, verifying.VERIFY_EXAMPLES),
+}
+"""Stages whose command works alone too: the command, and the examples of its help."""
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
@@ -69,15 +79,14 @@ def _register() -> None:
     app.command(epilog=example)(running.run)
     for stage, description in STAGE_HELP.items():
         example = f"Example: cuvee {stage} recipes/demo.yaml (the stages before it must be done)"
-        merges = stage == "merge"
-        app.command(
-            stage,
-            rich_help_panel="One stage of a run",
-            help=description,
-            epilog=merging.MERGE_EXAMPLES if merges else example,
-        )(merging.merge if merges else running.stage_command(stage))
+        command, examples = OWN_COMMANDS.get(stage, (running.stage_command(stage), example))
+        app.command(stage, rich_help_panel="One stage of a run", help=description, epilog=examples)(
+            command
+        )
     example = "Example: cuvee diff runs/demo/05_specialists/math runs/demo/06_merged --html d.html"
     app.command(rich_help_panel="Around a run", epilog=example)(merging.diff)
+    examples = conforming.EXAMPLES
+    app.command(rich_help_panel="Around a run", epilog=examples)(conforming.conformance)
     example = "Example: cuvee status runs/demo"
     app.command(rich_help_panel="Around a run", epilog=example)(running.status)
     example = "Example: cuvee init my.yaml"

@@ -66,7 +66,7 @@ KNOWN = {
         _hub("Idavidrein/gpqa", config="gpqa_diamond", split="train", question="Question"),
         "choice",
         "198 questions with four choices; CC BY 4.0, gated: accept its terms on the hub",
-        missing="the verifier `choice` (four choices, one letter) is not built yet",
+        missing="its choices stand in four columns and must be shuffled, which is not built yet",
     ),
     "livecodebench": Known(
         _hub("livecodebench/code_generation_lite", split="test", question="question_content"),

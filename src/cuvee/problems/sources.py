@@ -3,46 +3,45 @@
 In: a `Source` of the recipe. Out: `Loaded`: problems, the rows that were dropped with their
 reasons, and how many rows `where` left out. Data sets are read as they are published: usual
 column names are found (`COLUMNS`), GSM8K's `#### 18` and NuminaMath's `proof` and `notfound`
-are known, and tests are brought into our forms (`cuvee.problems.code_tests`).
+are known, and tests are brought into our forms (`cuvee.verify.code.published`).
 Not here: duplicates, benchmarks' overlap, and whether a gold passes its own verifier.
 """
 
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from cuvee.errors import DataError, RecipeError
-from cuvee.problems import arithmetic, code_tests, files, functions
+from cuvee.problems import arithmetic, files, functions
 from cuvee.problems.files import PlacedRow, Row
 from cuvee.problems.items import Item
 from cuvee.recipe import Source
 from cuvee.records import Dropped, Problem, content_hash, dumps, problem_id
+from cuvee.verify import columns
+from cuvee.verify.code import published
+from cuvee.verify.columns import choice_gold, math_gold, program_gold, text_of, with_choices
 
 GENERATORS: dict[str, Callable[..., list[Item]]] = {
     "arithmetic": arithmetic.generate,
     "functions": functions.generate,
 }
-COLUMNS = {
-    "question": ("question", "problem", "prompt", "text", "input"),
-    "gold": ("gold", "answer", "final_answer", "expected_answer", "target"),
-    "tests": ("tests", "test_cases", "input_output"),
-}
+COLUMNS = {ours: columns.COLUMNS[ours] for ours in ("question", "gold", "tests")}
 """Names that a column is looked for under, in this order, where the recipe maps none."""
 
-PROGRAMS = ("gold", "ground_truth_solution", "canonical_solution", "reference_solution", "code")
+PROGRAMS = columns.COLUMNS["program"]
 """The same for the gold of a code problem, which is a reference program."""
+
+NEED_GOLD = ("math", "choice", "judge")
+"""Verifiers that cannot check an answer without a gold."""
 
 SENTINELS = {"proof": "gold_is_proof", "notfound": "gold_is_notfound"}
 """NuminaMath's golds that are no answers, and the reason their rows are dropped for."""
 
 META_CHARACTERS = 500
 """Longer texts of a row (solutions, traces) are not copied into `Problem.meta`."""
-
-FENCE = re.compile(r"\A\s*```(?:python|py|python3)?[ \t]*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,19 +201,22 @@ def _has(row: Row, source: Source, names: tuple[str, ...], ours: str) -> bool:
 def _from_row(row: Row, place: str, source: Source, asked: Asked) -> Problem | Dropped:
     asks = _find(row, place, source, COLUMNS["question"], "question")
     used = {asks}
-    question = _text(row[asks])
+    question = text_of(row[asks])
     gold = tests = None
     names = PROGRAMS if asked.verifier == "code" else COLUMNS["gold"]
-    if asked.verifier == "math" or _has(row, source, names, "gold"):
+    if asked.verifier in NEED_GOLD or _has(row, source, names, "gold"):
         column = _find(row, place, source, names, "gold")
         used.add(column)
-        gold = _text(row[column])
+        gold = text_of(row[column])
+        if asked.verifier == "choice":
+            gold, question = choice_gold(row[column], row), with_choices(question, row)
+            used.add("choices")
     if asked.verifier == "code":
-        tests = code_tests.from_row(row)
+        tests = published.from_row(row)
         if tests is None:
             column = _find(row, place, source, COLUMNS["tests"], "tests")
             used.add(column)
-            tests = code_tests.from_value(row[column])
+            tests = published.from_value(row[column])
         question, gold = _program(row, question, gold)
         question = _named(question, tests)
     meta = {name: value for name, value in row.items() if name not in used and _is_small(value)}
@@ -227,14 +229,14 @@ def _program(row: Row, question: str, gold: str | None) -> tuple[str, str | None
     The question gets the starter code (OpenThoughts) or the tests that name the function
     (MBPP); HumanEval's canonical solution is only the body below its prompt.
     """
-    if gold is not None and "canonical_solution" in row and "entry_point" in row:
-        gold = question + gold
-    elif question and isinstance(row.get("test_list"), list):
+    program = gold and program_gold(gold, row, question)
+    if "canonical_solution" in row and "entry_point" in row:
+        return question, program
+    if question and isinstance(row.get("test_list"), list):
         question += "\n\nYour code should pass these tests:\n" + "\n".join(row["test_list"])
     elif question and row.get("starter_code"):
         question += f"\n\nStart from this code:\n{row['starter_code']}"
-    fenced = FENCE.match(gold or "")
-    return question, fenced.group(1) if fenced else gold
+    return question, program
 
 
 def _named(question: str, tests: str | None) -> str:
@@ -250,11 +252,11 @@ def _finish(item: Item, source: Source, asked: Asked, place: str) -> Problem | D
     gold = item.gold or None
     reason = detail = None
     if asked.verifier == "math" and gold is not None:
-        gold = _math_gold(gold)
+        gold = math_gold(gold)
         reason = SENTINELS.get(gold.strip().lower())
     if not item.question.strip():
         reason = "no_question"
-    elif asked.verifier == "math" and gold is None:
+    elif asked.verifier in NEED_GOLD and gold is None:
         reason = "no_gold"
     elif asked.verifier == "code" and item.tests is None:
         reason, detail = "no_tests", "empty, or in no known form"
@@ -273,28 +275,6 @@ def _finish(item: Item, source: Source, asked: Asked, place: str) -> Problem | D
         tests=item.tests,
         meta=dumps(item.meta),
     )
-
-
-def _math_gold(text: str) -> str:
-    """Return the answer of a gold: of GSM8K's solutions what follows the last `####`.
-
-    Its thousands separators go ("1,000" -> "1000"); any other gold is kept as it is.
-    """
-    marked = re.search(r"####[ \t]*(\S[^\n]*)\s*\Z", text)
-    if marked is None:
-        return text.strip()
-    return re.sub(r"(?<=\d),(?=\d{3})", "", marked.group(1)).strip()
-
-
-def _text(value: Any) -> str:
-    """Return a cell as text; null is empty, 36.0 is "36", a list of one is its value."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, list) and len(value) == 1:
-        return _text(value[0])
-    return value if isinstance(value, str) else str(value)
 
 
 def _is_small(value: Any) -> bool:

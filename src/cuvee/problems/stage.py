@@ -28,8 +28,8 @@ from cuvee.runfolder import Run, Task
 from cuvee.verify.check import check_golds
 from cuvee.verify.sandbox import require
 
-UNCHECKED = ("no_gold", "no_verifier")
-"""Reasons of `not_checked` that say nothing against a problem."""
+UNCHECKED = ("no_gold", "no_verifier", "no_judge")
+"""Reasons of `not_checked` that say nothing against a problem; judges cost tokens."""
 
 
 def tasks(run: Run, resources: contextlib.ExitStack) -> list[Task]:

@@ -6,14 +6,19 @@ from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
 
-VerifierName = Literal["math", "code", "none"]
-"""`choice` and `judge` of the design are not built yet, and so are refused by name."""
+VerifierName = Literal["math", "code", "choice", "judge", "none"]
+SandboxName = Literal["bubblewrap", "landlock", "none"]
 
 DEFAULT_PROMPTS: dict[str, str] = {
     "math": (
         "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
     ),
     "code": "{question}\n\nAnswer with one Python code block.",
+    "choice": (
+        "{question}\n\nPlease reason step by step, and put the letter of your choice within "
+        "\\boxed{{}}."
+    ),
+    "judge": "{question}",
     "none": "{question}",
 }
 
@@ -71,6 +76,8 @@ class Domain(Section):
 
     problems: list[Source] = Field(min_length=1)
     verifier: VerifierName
+    judge: str | None = None
+    """The teacher that decides, where `verifier` is `judge`; its answers are kept as traces."""
     prompt: str | None = None
     """The user message, with `{question}` in it (other braces doubled, as in str.format)."""
     select: Select = Select()
@@ -83,6 +90,15 @@ class Domain(Section):
             raise ValueError(f"prompt is not a format string with {{question}}: {error}") from error
         if "x\x00y" not in filled:
             raise ValueError("prompt must contain {question}")
+        return self
+
+    @model_validator(mode="after")
+    def _judge(self) -> Self:
+        if (self.verifier == "judge") != (self.judge is not None):
+            raise ValueError(
+                "judge names the teacher that decides: needed with `verifier: judge`, and "
+                f"refused with any other; got verifier {self.verifier!r}, judge {self.judge!r}"
+            )
         return self
 
     def ask(self, question: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
-from cuvee.recipe.domains import Domain
+from cuvee.recipe.domains import Domain, SandboxName
 from cuvee.recipe.evaluation import Evaluate, Release
 from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
@@ -37,8 +37,9 @@ class Recipe(Section):
     ledger: str = "~/.cache/cuvee/ledger.sqlite"
     workers: Literal["pool"] = "pool"
     """`ray` is not built yet."""
-    sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
-    """What runs model-written code. `none` runs it with the user's own rights: never do."""
+    sandbox: SandboxName = "bubblewrap"
+    """What runs model-written code. `landlock` is weaker and needs no namespaces; `none` runs
+    it with the user's own rights: never do."""
     limit: int | None = Field(default=None, ge=1)
     """Problems a domain and benchmark (a pilot); the flag `--limit` sets it."""
     domains: dict[str, Domain] = Field(min_length=1)
@@ -78,6 +79,22 @@ class Recipe(Section):
                 raise ValueError(f"domain {domain}: no teacher answers it")
         if self.train.batch_size % self.train.micro_batch:
             raise ValueError("train.batch_size must be a multiple of train.micro_batch")
+        return self
+
+    @model_validator(mode="after")
+    def _judges(self) -> Self:
+        names = [teacher.name for teacher in self.teachers]
+        for name, domain in self.domains.items():
+            if domain.judge is not None and domain.judge not in names:
+                raise ValueError(f"domains.{name}.judge: no teacher {domain.judge!r}, only {names}")
+        for name, benchmark in self.evaluate.benchmarks.items():
+            if isinstance(benchmark, int) or benchmark.domain not in self.domains:
+                continue
+            if (benchmark.verifier or self.domains[benchmark.domain].verifier) == "judge":
+                raise ValueError(
+                    f"evaluate.benchmarks.{name}: a judge cannot take a score yet; give it a "
+                    "verifier of its own: math, code, choice or none"
+                )
         return self
 
     def teachers_of(self, domain: str) -> list[Teacher]:

@@ -22,7 +22,7 @@ from cuvee.teach.client import Endpoint, api_key
 from cuvee.teach.scripted import config
 
 SCRIPTED_START_SECONDS = 60.0
-SCRIPTED_CODE = ("scripted.py", "scripted_answers.py")
+SCRIPTED_CODE = ("scripted.py", "scripted_answers.py", "scripted_judge.py")
 """What decides a scripted teacher's answers, beside its settings and the problems."""
 
 

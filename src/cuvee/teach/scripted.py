@@ -3,7 +3,8 @@
 ``python -m cuvee.teach.scripted CONFIG.json`` serves the OpenAI chat protocol (``POST
 /v1/chat/completions``, not streamed; ``GET /v1/models``) on a free port of 127.0.0.1 and
 prints ``{"url": ...}`` when it is ready. The problem is found by the exact last user
-message. The reply depends on the teacher's seed, the problem and the request's seed alone.
+message; a message of `cuvee.verify.judge` is answered as a judge. The reply depends
+on the teacher's seed, the problem and the request's seed alone.
 Each reply states its fault in `system_fingerprint`: `scripted/none`, `scripted/wrong_result`.
 Faults of HTTP (429, 500, slow) meet the first try of a request; the next one is answered,
 and as they do not touch the answer, its fingerprint does not name them.
@@ -25,7 +26,7 @@ from aiohttp import web
 from cuvee.errors import CuveeError, DataError, RecipeError
 from cuvee.recipe import Teacher
 from cuvee.records import Problem, content_hash, read_rows
-from cuvee.teach import scripted_answers
+from cuvee.teach import scripted_answers, scripted_judge
 from cuvee.teach.scripted_answers import CONTENT_FAULTS, Reply, Style
 
 HTTP_FAULTS = ("http_429", "http_500", "slow")
@@ -136,6 +137,9 @@ def _chat(script: Script, by_prompt: Mapping[str, Problem]) -> Handler:
         except DataError as error:
             return _error(400, str(error))
         problem = by_prompt.get(prompt)
+        right = scripted_judge.judged(prompt) if problem is None else None
+        if right is not None:
+            return web.json_response(_decision(script, prompt, seed, right=right))
         if problem is None:
             return _error(400, f"no problem has this user message: {prompt[:200]!r}")
         fault = http_fault(script, problem, seed)
@@ -145,7 +149,8 @@ def _chat(script: Script, by_prompt: Mapping[str, Problem]) -> Handler:
                 return _failure(fault)
             await asyncio.sleep(SLOW_SECONDS)
         sent = answer(script, problem, seed, max_tokens=max_tokens)
-        return web.json_response(_completion(script, problem, seed, sent))
+        made = content_fault(script, problem, seed)
+        return web.json_response(_completion(script, prompt, seed, sent, fault=made))
 
     return chat
 
@@ -173,18 +178,29 @@ def _read(body: str) -> tuple[str, int, int | None]:
     return users[-1]["content"], seed, most
 
 
-def _completion(script: Script, problem: Problem, seed: int, sent: Reply) -> dict[str, Any]:
+def _decision(script: Script, prompt: str, seed: int, *, right: bool) -> dict[str, Any]:
+    """Return the completion of a judge; faults of HTTP are not made here."""
+    rng = random.Random(content_hash(script.seed, prompt, seed, "judge"))
+    known = [fault for fault in script.content_faults if fault in scripted_judge.FAULTS]
+    fault = "none" if not known or rng.random() < script.skill else rng.choice(known)
+    sent = scripted_judge.reply(right=right, fault=fault)
+    return _completion(script, prompt, seed, sent, fault=fault)
+
+
+def _completion(
+    script: Script, prompt: str, seed: int, sent: Reply, *, fault: str
+) -> dict[str, Any]:
     message = {"role": "assistant", "content": sent.content}
     if sent.reasoning:
         message["reasoning_content"] = sent.reasoning
-    prompt_tokens = scripted_answers.count_pieces(problem.prompt)
+    prompt_tokens = scripted_answers.count_pieces(prompt)
     tokens = scripted_answers.count_pieces(sent.reasoning + "\n" + sent.content)
     return {
-        "id": f"chatcmpl-{content_hash(script.name, problem.id, seed)}",
+        "id": f"chatcmpl-{content_hash(script.name, prompt, seed)}",
         "object": "chat.completion",
         "created": 0,
         "model": script.name,
-        "system_fingerprint": f"scripted/{content_fault(script, problem, seed)}",
+        "system_fingerprint": f"scripted/{fault}",
         "choices": [{"index": 0, "message": message, "finish_reason": sent.finish_reason}],
         "usage": {
             "prompt_tokens": prompt_tokens,

@@ -39,7 +39,7 @@ OpenTeacher = Callable[[Teacher], Endpoint]
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
     """Return the tasks, teacher by teacher; `resources` closes what they open."""
     open_ledger = functools.cache(lambda: resources.enter_context(Ledger.open(run.recipe.ledger)))
-    opened = _one_at_a_time(run, resources)
+    opened = one_at_a_time(run, resources)
     return [
         _task(run, teacher, domain, open_ledger=open_ledger, opened=opened)
         for teacher in run.recipe.teachers
@@ -48,7 +48,7 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     ]
 
 
-def _one_at_a_time(run: Run, resources: ExitStack) -> OpenTeacher:
+def one_at_a_time(run: Run, resources: ExitStack) -> OpenTeacher:
     """Return what opens a teacher, and closes the one before when another's turn comes."""
     slot = resources.enter_context(ExitStack())
     endpoints: dict[str, Endpoint] = {}

@@ -1,0 +1,1 @@
+"""Checks programs against tests: `cuvee.verify.code.check`."""

@@ -1,0 +1,213 @@
+"""The warm server: an interpreter that is up already and forks once for every program.
+
+It runs inside the sandbox and imports the standard library only. Requests (limits and
+descriptors, over a socket) in, one enclosed process each out, which then calls the harness.
+Every program has a keeper beside it, its parent: it sends the descriptor by which the
+program can be killed, and how the program ended. The server itself never waits for either
+and never reads a job. Not here: what is asked of a program (`cuvee.verify.code.harness`),
+watching it (`cuvee.verify.sandbox.watch`).
+"""
+
+import ctypes
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from cuvee.verify.sandbox import landlock, namespaces, seccomp
+from cuvee.verify.sandbox.finish import finish
+
+UNPRIVILEGED = 65534
+MEMORY_RESERVE = 32 * 2**20
+"""Bytes of address space that the harness may still take to report a MemoryError."""
+REQUEST_BYTES = 1 << 16
+_PROGRAM_PID = 2  # in namespaces of its own, where its keeper is 1
+_PRELOADED = """abc array base64 bisect collections copy dataclasses datetime decimal enum
+fractions functools hashlib heapq io itertools json math operator os queue random re
+statistics string struct sys textwrap threading time traceback types typing""".split()
+"""What programs import most: loaded once, not once a program."""
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_PR_SET_PDEATHSIG = 1
+_FAR = 64
+"""Descriptors from here on are out of the way of the program's own."""
+_DESCRIPTORS = 1024
+"""No process here has more."""
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def serve(control: socket.socket, config: dict[str, Any]) -> Callable[[], None]:
+    """Fork a process for every request; return, in each of them alone, what is left to do.
+
+    `config`: `enclosure` (`namespaces`, `filter`, `landlock` or `none`), `unprivileged`
+    (whether to give up root's rights), `readable` (paths, for Landlock). Ends the server when
+    the other side of `control` is closed.
+    """
+    enclosure = config["enclosure"]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, hard), hard))
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    if config["unprivileged"]:
+        namespaces.become(UNPRIVILEGED)
+    if enclosure != "none":
+        namespaces.set_readable(False)
+        _filter(_PROGRAM_PID, enclosure)
+    _die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no keeper is waited for
+    _address_space()
+    gc.collect()
+    gc.freeze()
+    control.send(b"up")
+    while True:
+        message, numbers, _, _ = socket.recv_fds(control, REQUEST_BYTES, 16)
+        if not message:
+            os._exit(0)
+        request = json.loads(message)
+        channel = socket.socket(fileno=numbers[0])
+        try:
+            pid = _fork(enclosure)
+        except OSError as error:
+            _say(channel, failed=str(error))
+        else:
+            if pid == 0:  # nothing that fails in a child may lead back into this loop
+                control.close()
+                return _keep(channel, numbers[1:], request, config)
+        for number in numbers[1:]:
+            os.close(number)
+        channel.close()
+
+
+def _fork(enclosure: str) -> int:
+    return namespaces.fork_into_new() if enclosure == "namespaces" else os.fork()
+
+
+def _keep(
+    channel: socket.socket, numbers: list[int], request: dict[str, Any], config: dict[str, Any]
+) -> Callable[[], None]:
+    """Fork the program; return in it, and stay with it as its keeper."""
+    enclosed = config["enclosure"] == "namespaces"
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _die_with_parent()
+        if enclosed:
+            namespaces.name_user(UNPRIVILEGED)
+            namespaces.mount_own_folders()
+            namespaces.set_readable(False)
+        program = os.fork()
+        if program == 0:
+            return _enclose(channel, numbers, request, config)
+        os.closerange(0, channel.fileno())
+        os.closerange(channel.fileno() + 1, _DESCRIPTORS)
+        # Where the keeper is process 1, its end is the end of all the others.
+        handle = os.pidfd_open(os.getpid() if enclosed else program)
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", handle))]
+        channel.sendmsg([b"{}"], passed)
+        os.close(handle)
+        _, status = os.waitpid(program, 0)
+        if config["enclosure"] == "none":
+            _kill_group(program)
+        _say(channel, exit_code=os.waitstatus_to_exitcode(status))
+    except OSError as error:
+        _say(channel, failed=str(error))
+    os._exit(0)
+
+
+def _enclose(
+    channel: socket.socket, numbers: list[int], request: dict[str, Any], config: dict[str, Any]
+) -> Callable[[], None]:
+    """Make this process the program: its descriptors, its limits, its walls."""
+    enclosure = config["enclosure"]
+    try:
+        os.setsid()
+        if enclosure != "none":
+            namespaces.set_readable(True)  # else its own /proc/self is closed to it
+        _die_with_parent()
+        channel = _arrange(channel, numbers)
+        os.chdir(request["folder"])
+        _limit(request)
+        if enclosure != "none":
+            namespaces.drop_rights()
+        if enclosure == "landlock":
+            readable = [*config["readable"], "/proc/self"]
+            landlock.restrict(readable=readable, devices=_DEVICES, folder=request["folder"])
+        if enclosure != "none":
+            seccomp.enforce(_filter(os.getpid(), enclosure))
+    except (OSError, ValueError) as error:
+        _say(channel, failed=str(error))
+        os._exit(1)
+    channel.close()
+    return functools.partial(_run_harness, peer=len(numbers) > _PEER)
+
+
+_STDIN, _STDOUT, _STDERR, _JOB, _REPORT, _PEER = range(6)
+"""The program's descriptors, and the order in which a request brings them."""
+
+
+def _arrange(channel: socket.socket, numbers: list[int]) -> socket.socket:
+    """Put the program's descriptors where they belong, close all others; return the channel."""
+    far = [os.dup2(number, _FAR + index) for index, number in enumerate(numbers)]
+    kept = os.dup2(channel.fileno(), _FAR + len(far))
+    channel.detach()
+    for index, number in enumerate(far):
+        os.dup2(number, index)
+    os.closerange(len(far), kept)
+    os.closerange(kept + 1, _DESCRIPTORS)
+    return socket.socket(fileno=kept)
+
+
+def _limit(request: dict[str, Any]) -> None:
+    """Set the limits of this process for good."""
+    memory = _address_space() + request["memory"]
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory + MEMORY_RESERVE))
+    for name, wanted in request["limits"].items():
+        number = getattr(resource, f"RLIMIT_{name}")
+        _, hard = resource.getrlimit(number)
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(number, (value, value))
+
+
+@functools.cache
+def _address_space() -> int:
+    """Return how many bytes of address space the bare interpreter has: asked by the server."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - no pathlib inside
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+@functools.cache
+def _filter(pid: int, enclosure: str) -> bytes:
+    return seccomp.program_filter(pid, metadata=enclosure != "landlock")
+
+
+def _run_harness(*, peer: bool) -> NoReturn:
+    main = sys.modules["cuvee.verify.code.harness"].main
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cuvee"]:
+        del sys.modules[name]
+    finish(functools.partial(main, _JOB, _REPORT, _PEER if peer else -1))
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _say(channel: socket.socket, **fields: Any) -> None:
+    """Tell the other side; it may have gone."""
+    try:
+        channel.send(json.dumps(fields).encode())
+    except OSError:
+        return
