@@ -242,8 +242,8 @@ def conditions(models: Path, given: argparse.Namespace) -> list[str]:
         + ", ".join(f"{name} {installed.get(name, 'not installed')}" for name in packages),
         f"Checkpoints: {given.shapes}, {checkpoint.config['num_hidden_layers']} layers, "
         f"{weights:,} weights in bfloat16, {2 * weights / 1e9:.2f} GB each",
-        f"Whole processes in turns, {given.repeat} of each; inputs were read just before. cuvee "
-        "syncs its output to the disk within its time, mergekit and the floor do not",
+        f"Whole processes in turns, {given.repeat} of each; inputs were read just before; none of "
+        "them waits for the disk",
         f"Compile time is not counted: 'first run' is cuvee's once before; its kernels {compiled} "
         "and are kept on disk for all later merges",
     ]

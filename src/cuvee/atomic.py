@@ -1,4 +1,4 @@
-"""Files that appear under their name complete or not at all, and folders one process holds."""
+"""Files that appear under their name complete or not at all; folders one process holds."""
 
 import fcntl
 import os
@@ -34,6 +34,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises OSError with the path in it."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk holds every file of a folder. Raises OSError (disk full)."""
+    for place in (*path.iterdir(), path):
+        file = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 """`cuvee merge` (any checkpoints by a config, or a run's specialists) and `cuvee diff`."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -61,6 +62,9 @@ def merge(  # noqa: PLR0913 - one a flag
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Read NaN and infinite values as 0.")
     ] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="End when the disk holds the result (cp does not).")
+    ] = False,
     out: OutOption = None,
     limit: LimitOption = None,
     override: SetOption = None,
@@ -72,6 +76,7 @@ def merge(  # noqa: PLR0913 - one a flag
         "--dry-run": dry_run or None,
         "--seed": seed,
         "--allow-nonfinite": allow_nonfinite or None,
+        "--sync": sync or None,
     }
     of_run = {"--out": out, "--limit": limit, "--set": override or None}
     with errors_as_messages():
@@ -83,20 +88,22 @@ def merge(  # noqa: PLR0913 - one a flag
         flags: dict[str, Any] = {} if seed is None else {"seed": seed}
         flags |= {"allow_nonfinite": True} if allow_nonfinite else {}
         limit_bytes = None if max_ram is None else parse_size(max_ram, flag="--max-ram")
-        merge_by_config(
-            place, target, flags=flags, threads=threads, max_ram=limit_bytes, dry_run=dry_run
-        )
+        way = Way(threads=threads, max_ram=limit_bytes, dry_run=dry_run, sync=sync)
+        merge_by_config(place, target, flags=flags, way=way)
 
 
-def merge_by_config(
-    place: Path,
-    out: Path,
-    *,
-    flags: dict[str, Any],
-    threads: int | None,
-    max_ram: int | None,
-    dry_run: bool,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How to merge: nothing here changes a byte of the result."""
+
+    threads: int | None
+    max_ram: int | None
+    """Bytes."""
+    dry_run: bool
+    sync: bool
+
+
+def merge_by_config(place: Path, out: Path, *, flags: dict[str, Any], way: Way) -> None:
     """Merge by a config file into a folder; raises what reading it or merging raises."""
     from cuvee.merge.config.read import read_config
 
@@ -107,11 +114,12 @@ def merge_by_config(
     from cuvee.merge.threads import cores
     from cuvee.progress import say
 
-    if dry_run:
-        for line in describe(config, out, threads=threads or cores(), max_ram=max_ram):
+    threads = way.threads or cores()
+    if way.dry_run:
+        for line in describe(config, out, threads=threads, max_ram=way.max_ram):
             typer.echo(line)
         return
-    merge_models(config, out, threads=threads or cores(), max_ram=max_ram)
+    merge_models(config, out, threads=threads, max_ram=way.max_ram, sync=way.sync)
     say(f"merged model: {out} (what the merge did: {out / 'cuvee_merge.html'})")
 
 

@@ -20,8 +20,8 @@ from cuvee.merge.threads import ONE_THREAD, Threads, scratch
 Counts = NDArray[np.int64]
 T = TypeVar("T")
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements of a block and model: with its temporaries it stays in a core's cache."""
+BLOCK_ELEMENTS = 1 << 18
+"""Elements of a block and model: few enough for a core's cache, enough to pay for its calls."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from cuvee.atomic import write_text
 from cuvee.merge.config.read import config_json
-from cuvee.merge.diagnostics.heatmap import write_html
+from cuvee.merge.diagnostics.heatmap import page
 from cuvee.merge.diagnostics.record import (
     RECORD,
     Input,
@@ -38,7 +37,7 @@ def finish(plan: Plan, folder: Path, rows: Sequence[TensorRow], hashes: Sequence
     """
     if len(plan.shards) > 1:
         index = index_json(plan.shards, itemsize=DTYPES[plan.out_dtype][1])
-        write_text(folder / "model.safetensors.index.json", index)
+        _write(folder / "model.safetensors.index.json", index)
     inputs = _inputs(plan, hashes)
     record = merge_record(
         rows,
@@ -48,8 +47,8 @@ def finish(plan: Plan, folder: Path, rows: Sequence[TensorRow], hashes: Sequence
         out_dtype=plan.out_dtype,
         warnings=plan.warnings,
     )
-    write_text(folder / RECORD, record_text(record))
-    write_html(record, folder / PAGE)
+    _write(folder / RECORD, record_text(record))
+    _write(folder / PAGE, page(record))
     for name in TOKENIZER_FILES:
         if (plan.tokenizer_from / name).exists():
             shutil.copyfile(plan.tokenizer_from / name, folder / name)
@@ -62,8 +61,13 @@ def finish(plan: Plan, folder: Path, rows: Sequence[TensorRow], hashes: Sequence
     config = read_json(plan.files_from / "config.json")
     config = {key: value for key, value in config.items() if key != "torch_dtype"}
     text = json.dumps(config | {"dtype": plan.out_dtype}, indent=2, sort_keys=True)
-    write_text(folder / "config.json", text + "\n")
+    _write(folder / "config.json", text + "\n")
     return summarise(rows)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file plainly: the folder it is in has not its name yet."""
+    path.write_text(text, encoding="utf-8")
 
 
 def _inputs(plan: Plan, hashes: Sequence[str]) -> list[Input]:
@@ -90,9 +94,9 @@ def _sizes(model: Model) -> dict[str, int]:
 
 def _write_template(folder: Path, template: str) -> None:
     """Write a chat template where every reader finds it, and no other one."""
-    write_text(folder / "chat_template.jinja", template)
+    _write(folder / "chat_template.jinja", template)
     path = folder / "tokenizer_config.json"
     if path.exists():
         config = read_json(path)
         config.pop("chat_template", None)
-        write_text(path, json.dumps(config, indent=2) + "\n")
+        _write(path, json.dumps(config, indent=2) + "\n")

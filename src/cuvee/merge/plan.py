@@ -38,8 +38,6 @@ PROCESS_BYTES = 250_000_000
 """Python with numpy and the compiled kernels, before any weight."""
 SELECTION_BYTES = 2 * 4
 """What arcee_fusion holds for each score of a tensor that it keeps, in two copies for a moment."""
-UNDER_WAY = 2
-"""Tensors that are merged at a time."""
 WORK_ARRAYS = 10
 """Float32 arrays of a block's size, beside the models', that a thread may hold at once."""
 MERGEKIT_BYTES = 48
@@ -174,14 +172,9 @@ def memory_needed(plan: Plan, threads: int) -> int:
     rows = max(rows for rows, _ in sizes)
     arrays = len(plan.inputs) + (plan.reference is not None) + WORK_ARRAYS
     mapped = sum(min(WINDOW_BYTES, largest * ITEMSIZE[h.dtype]) for h in _firsts(plan))
-    needed = (
-        PROCESS_BYTES
-        + UNDER_WAY * mapped
-        + threads * 4 * arrays * block
-        + 4 * rows * len(plan.models)
-    )
+    needed = PROCESS_BYTES + mapped + threads * 4 * arrays * block + 4 * rows * len(plan.models)
     if plan.config.method == ARCEE_FUSION:
-        needed += UNDER_WAY * SELECTION_BYTES * min(KEPT, largest // 2)
+        needed += SELECTION_BYTES * min(KEPT, largest // 2)
     if plan.config.mode == "mergekit":
         needed += MERGEKIT_BYTES * largest
     adapters = [model.adapter for model in plan.inputs if model.adapter]

@@ -27,7 +27,7 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
         from cuvee.models.checkpoint import resolve
 
         config = merge_config(run, base=resolve(recipe.base))
-        merged = merge(config, run.merged(), threads=cores())
+        merged = merge(config, run.merged(), threads=cores(), sync=True)
         share = merged.share_adopted
         return {
             "specialists": len(specialists),

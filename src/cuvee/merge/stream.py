@@ -10,16 +10,15 @@ under its name when it is whole.
 
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from cuvee import __version__
-from cuvee.atomic import hold, remove
+from cuvee.atomic import hold, remove, sync_folder
 from cuvee.errors import MergeError
 from cuvee.merge.blocks import Rule, Stack, shape_2d
 from cuvee.merge.config.read import Dtype, MergeConfig, config_json
@@ -35,7 +34,6 @@ from cuvee.merge.journal import JOURNAL, merge_key, note, open_journal, read_jou
 from cuvee.merge.methods.fusion import arcee_fusion
 from cuvee.merge.plan import (
     NAMES,
-    UNDER_WAY,
     Model,
     Plan,
     make_plan,
@@ -62,11 +60,19 @@ class Work:
     rule: Callable[[Stack], Rule]
 
 
-def merge(config: MergeConfig, out: Path, *, threads: int, max_ram: int | None = None) -> Merged:
+def merge(
+    config: MergeConfig,
+    out: Path,
+    *,
+    threads: int,
+    max_ram: int | None = None,
+    sync: bool = False,
+) -> Merged:
     """Merge the checkpoints of a config into the folder `out`; return what was done.
 
     `threads` >= 1; `max_ram`: bytes the process may hold, None for no limit. The result's
-    bytes depend on neither. `out` must not exist or be empty; it appears complete or not at
+    bytes depend on neither. `sync`: wait until the disk holds all of it; else that is left to
+    the system, as `cp` leaves it. `out` must not exist or be empty; it appears complete or not at
     all (written as `.NAME.partial` beside it, with its config last). A merge that was killed
     is gone on with where its config and inputs are the same.
 
@@ -88,6 +94,8 @@ def merge(config: MergeConfig, out: Path, *, threads: int, max_ram: int | None =
             path = error.filename or str(partial)
             raise OSError(error.errno, error.strerror or str(error), path) from error
         merged = finish(plan, partial, rows, hashes)
+        if sync:
+            sync_folder(partial)
         partial.rename(out)
         for name in (JOURNAL, ".lock"):
             (out / name).unlink(missing_ok=True)
@@ -139,44 +147,17 @@ def _merge_weights(plan: Plan, folder: Path) -> tuple[list[TensorRow], list[str]
         todo = [name for name in plan.tensors if name not in lines]
         tick = stack.enter_context(bar("merge", total=len(plan.tensors), unit="tensors"))
         tick(len(lines))
-        synced = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="sync"))
-        syncing: Future[None] | None = None
-        # Closed, and so waited for, before the files are: also where this loop is left early.
-        merged = stack.enter_context(closing(_merged(work, todo if resumable else sorted(todo))))
-        for row, hashes in merged:
+        for name in todo if resumable else sorted(todo):
+            row, hashes = _merge_tensor(work, name)
             lines[row.name] = row_json(row) | {"hashes": hashes}
             note(journal, lines[row.name])
             tick(1)
-            # The disk works while the next tensors are merged.
-            if syncing is None or syncing.done():
-                if syncing:
-                    syncing.result()  # a full disk may show only now
-                syncing = synced.submit(os.fsync, places[row.name][0])
-        if syncing:
-            syncing.result()
-        for file in {file for file, _ in places.values()}:
-            os.fsync(file)
     found = [lines[name] for name in plan.tensors]
     contents = [
         _content([line["hashes"][i] for line in found], model)
         for i, model in enumerate(plan.inputs)
     ]
     return [row_from_json(line) for line in found], contents
-
-
-def _merged(work: Work, names: Sequence[str]) -> Generator[tuple[TensorRow, list[int]], None, None]:
-    """Merge tensors one after another; yield each one's row and the hashes of its inputs.
-
-    `UNDER_WAY` are merged at a time, so that what one does alone (between its passes) the other
-    fills; but in `mode: mergekit`, whose random numbers run through all tensors.
-    """
-    alone = work.threads.count == 1 or work.plan.config.mode == "mergekit"
-    if alone:
-        for name in names:
-            yield _merge_tensor(work, name)
-        return
-    with ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="tensor") as under_way:
-        yield from under_way.map(lambda name: _merge_tensor(work, name), names)
 
 
 def _clear(plan: Plan, folder: Path, *, going_on: bool) -> None:

@@ -154,7 +154,6 @@ def _write_direct(tensor: Tensor, rule: Rule, span: tuple[int, int]) -> Written:
     """Merge and write them by a rule that reads, rounds and measures bfloat16 at once."""
     begin, end = span
     d = shape_2d(tensor.shape)[1]
-    digests = hashes(tensor.inputs, begin, end)
     raw = _read_raw(tensor, begin, end)
     assert raw is not None  # for the type checker: `_may_go_direct` has seen to both
     assert rule.direct is not None
@@ -163,6 +162,8 @@ def _write_direct(tensor: Tensor, rule: Rule, span: tuple[int, int]) -> Written:
     if lost:
         _read(tensor, begin, end)  # raises for inputs that are not finite
         raise _does_not_fit(tensor, lost)
+    # Now that they are in the cache: xxhash keeps the interpreter's lock.
+    digests = hashes(tensor.inputs, begin, end)
     raw.release()
     _put(tensor, bits.reshape(-1).view(np.uint8), begin * d)
     return Written(sums, [0] * len(digests), digests)

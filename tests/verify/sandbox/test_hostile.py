@@ -169,6 +169,31 @@ print([n for n in range(1024) if os.path.exists(f"/proc/self/fd/{n}")])
     assert seen[1] == "[0, 1, 2, 4]"  # and the report, which is about itself alone
 
 
+def test_stdin_cannot_be_changed_nor_reach_another_program(kind: str, prints: Prints) -> None:
+    program = """
+import fcntl, mmap, os
+tries = [lambda: os.write(0, b"x"), lambda: os.ftruncate(0, 0), lambda: os.ftruncate(0, 9),
+         lambda: mmap.mmap(0, 3), lambda: fcntl.fcntl(0, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)]
+for path in ("/proc/self/fd/0", "/dev/stdin"):
+    tries += [lambda p=path: open(p, "r+b", buffering=0).write(b"x"), lambda p=path: open(p, "wb"),
+              lambda p=path: os.truncate(p, 0)]
+for n, attempt in enumerate(tries):
+    try:
+        attempt()
+        print("it did", n)
+    except OSError:
+        pass
+os.lseek(0, 2, 0)
+fcntl.fcntl(0, fcntl.F_SETFL, os.O_APPEND)
+appending = fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND > 0
+print(appending, open("/proc/self/fd/0").read(), os.read(0, 9))
+"""
+    given = b"abc"
+    assert prints(program, kind, stdin=given) == "True abc b'c'\n"
+    look = "import fcntl, os\nprint(fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND, os.read(0, 9))"
+    assert prints(look, kind, stdin=given) == "0 b'abc'\n"
+
+
 def test_only_tmp_can_be_written_and_it_is_capped(bubblewrap: str, prints: Prints) -> None:
     program = """
 import os

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,14 @@ READERS = [
     "print(sum(map(int, open('/dev/stdin').read().split())))",
     "print(sum(map(int, open('/proc/self/fd/0').read().split())))",
     "import os\nprint(sum(map(int, os.read(0, 999).split())))",
+    "import os\nprint(sum(map(int, os.read(0, os.fstat(0).st_size).split())))",
+    "import os, sys\nprint(sum(map(int, os.read(sys.stdin.fileno(), 999).split())))",
+    "import os\nprint(sum(int(os.read(0, 1) + os.read(0, 1)) for _ in range(3)))",
+    "import mmap\nprint(sum(map(int, mmap.mmap(0, 0, prot=mmap.PROT_READ)[:].split())))",
+    "import select\nprint(6 * len(select.select([0], [], [], 9)[0]))",
+    "import sys\nsys.stdin.read()\nsys.stdin.seek(0)\nprint(sum(map(int, sys.stdin)))",
+    "input()\nimport sys\nprint(1 + sum(map(int, sys.stdin)))",
+    "n = 0\ntry:\n    while 1: n += int(input())\nexcept EOFError: print(n)",
     "import os\nprint(sum(map(int, os.fdopen(0).read().split())))",
     "import fileinput\nprint(sum(int(line) for line in fileinput.input()))",
     "print(sum(int(input()) for _ in range(3)))",
@@ -90,24 +99,27 @@ def test_messages_of_an_end_reach_stderr(kind: str, run: Run) -> None:
     assert (ended.exit_code, ended.stderr) == (1, "said so\n")
 
 
-def test_stdin_is_a_pipe_and_no_file(kind: str, prints: Prints) -> None:
+def test_stdin_is_a_file_and_the_outputs_are_pipes(kind: str, prints: Prints) -> None:
     program = """
 import os, stat, sys
-print([stat.S_ISFIFO(os.fstat(n).st_mode) for n in range(3)], sys.stdin.isatty())
-print(sys.stdin.seekable(), sys.stdin.encoding, sys.stdout.line_buffering)
-try:
-    sys.stdin.seek(0)
-except OSError as error:
-    print(type(error).__name__)
+modes = [os.fstat(n).st_mode for n in range(3)]
+print(stat.S_ISREG(modes[0]), stat.S_ISFIFO(modes[1]), stat.S_ISFIFO(modes[2]))
+print(sys.stdin.isatty(), sys.stdin.seekable(), sys.stdin.encoding, sys.stdout.line_buffering)
+print(sys.stdin.tell(), os.lseek(0, 0, os.SEEK_CUR), os.fstat(0).st_size)
 print(repr(input()))
 try:
     input()
 except EOFError:
     print("EOFError")
 """
-    assert prints(program, kind, stdin=b"a") == (
-        "[True, True, True] False\nFalse utf-8 False\nUnsupportedOperation\n'a'\nEOFError\n"
+    assert prints(program, kind, stdin=b"abc") == (
+        "True True True\nFalse True utf-8 False\n0 0 3\n'abc'\nEOFError\n"
     )
+
+
+def test_an_empty_stdin_is_at_its_end(kind: str, prints: Prints) -> None:
+    program = "import os, sys\nprint(sys.stdin.read() == '', os.read(0, 9), os.fstat(0).st_size)"
+    assert prints(program, kind) == "True b'' 0\n"
 
 
 def test_large_stdin_and_stdout_pass_without_deadlock(kind: str, prints: Prints) -> None:
@@ -117,6 +129,17 @@ def test_large_stdin_and_stdout_pass_without_deadlock(kind: str, prints: Prints)
     )
     assert prints("print('x' * 5_000_000)", kind, stdin=given) == "x" * 5_000_000 + "\n"
     assert prints("import os\nos.close(0)\nprint(1)", kind, stdin=given) == "1\n"
+
+
+def test_stdin_may_be_larger_than_any_file_of_the_program(kind: str, prints: Prints) -> None:
+    given = bytes(80 * 2**20)
+    program = "import os\nprint(len(os.read(0, os.fstat(0).st_size)))"
+    tracemalloc.start()
+    try:
+        assert prints(program, kind, stdin=given) == f"{len(given)}\n"
+        assert tracemalloc.get_traced_memory()[1] < 2**20  # the kernel's is the only copy
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_limit_of_output_is_the_callers(kind: str, run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cuvee.atomic import replacing
+from cuvee.atomic import write_text
 from cuvee.merge.diagnostics.panels import Panel, heading, lines, panels, shown
 
 LEFT, RIGHT, TOP = 28, 34, 56
@@ -116,9 +116,14 @@ def module_order(module: str) -> tuple[int, str]:
 
 
 def write_html(record: Mapping[str, Any], path: Path) -> None:
-    """Write the page of a record: `cuvee_merge.json` or what `cuvee diff` found.
+    """Write the `page` of a record; the file appears complete or not at all."""
+    write_text(path, page(record))
 
-    The file appears complete or not at all. Raises ValueError for a record of another kind.
+
+def page(record: Mapping[str, Any]) -> str:
+    """Return the page of a record: of `cuvee_merge.json` or of what `cuvee diff` found.
+
+    Raises ValueError for a record of another kind.
     """
     environment = Environment(
         loader=PackageLoader("cuvee.merge.diagnostics"),
@@ -131,7 +136,7 @@ def write_html(record: Mapping[str, Any], path: Path) -> None:
     found = panels(record)
     for number, panel in enumerate(found):
         groups.setdefault(panel.group.title, []).append((number, panel))
-    page = environment.get_template("heatmap.html.j2").render(
+    return environment.get_template("heatmap.html.j2").render(
         record=record,
         groups=groups,
         views=[_view(record["tensors"], panel) for panel in found],
@@ -141,8 +146,6 @@ def write_html(record: Mapping[str, Any], path: Path) -> None:
         warnings=record["warnings"] if record["kind"] == "merge" else [],
         versions=record.get("versions", {}),
     )
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
 
 
 def _view(rows: Sequence[Mapping[str, Any]], panel: Panel) -> _View:

@@ -26,6 +26,8 @@ _COVERED = (b"/proc/sys", b"/proc/sysrq-trigger", b"/proc/irq", b"/proc/bus")
 
 # PyDLL: the call keeps Python's lock, which a process that is made here must hold.
 _LIBC = ctypes.PyDLL(None, use_errno=True)
+# Looked up here: once, and not in every program.
+_prctl, _capset, _mount_call = _LIBC.prctl, _LIBC.capset, _LIBC.mount
 
 
 def become(user: int) -> None:
@@ -73,19 +75,19 @@ def mount_own_folders() -> None:
 
 def set_readable(readable: bool) -> None:  # noqa: FBT001 - its only argument
     """Let processes of the same user read this one's memory and descriptors, or not."""
-    if _LIBC.prctl(_PR_SET_DUMPABLE, int(readable), 0, 0, 0) != 0:
+    if _prctl(_PR_SET_DUMPABLE, int(readable), 0, 0, 0) != 0:
         raise _error("prctl")
 
 
 def drop_rights() -> None:
     """Give up every capability for good."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    if _LIBC.capset(header, bytes(24)) != 0:
+    if _capset(header, bytes(24)) != 0:
         raise _error("capset")
 
 
 def _mount(kind: bytes, place: bytes, flags: int, options: bytes) -> None:
-    if _LIBC.mount(kind, place, kind, ctypes.c_ulong(flags), options) != 0:
+    if _mount_call(kind, place, kind, ctypes.c_ulong(flags), options) != 0:
         raise _error(f"mount {place.decode()}")
 
 

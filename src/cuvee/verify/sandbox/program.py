@@ -1,10 +1,12 @@
-"""Runs one program by a warm server: opens its pipes, asks for it, watches it, closes all.
+"""Runs one program by a warm server: opens its descriptors, asks for it, watches it, closes all.
+
+Its stdin is a file that can only be read, as where a judge redirects it, and a new one for
+each program: an open file and its position would be shared.
 
 A job, stdin and limits in, how it ended out. Not here: which servers there are
 (`cuvee.verify.sandbox`) and how they are kept (`cuvee.verify.sandbox.warm`).
 """
 
-import io
 import json
 import math
 import os
@@ -25,7 +27,7 @@ _FOLDER_BYTES, _FOLDER_DESCRIPTORS = 16 * 2**20, 64
 but removed is not seen there, and as many as can be open must not fill the disk."""
 
 _ANYBODY = 0o666
-"""Mode of the pipes: where the program's user is another, it still may open /dev/stdin anew."""
+"""Mode of the pipes: where the program's user is another, it still may open /dev/stdout anew."""
 
 
 def run_program(
@@ -41,15 +43,10 @@ def run_program(
     with ExitStack() as stack:
         folder = None if way.bubblewrap else stack.enter_context(_folder())
         theirs = stack.enter_context(ExitStack())  # what only the program holds once it runs
-        stdin_out, stdin_in = os.pipe2(os.O_CLOEXEC)
-        os.fchmod(stdin_in, _ANYBODY)
-        theirs.callback(os.close, stdin_out)
-        feed = stack.enter_context(io.FileIO(stdin_in, "w"))
-        os.set_blocking(stdin_in, False)
         outputs = [_pipe(stack, theirs) for _ in ("stdout", "stderr", "report")]
         (stdout, stdout_in), (stderr, stderr_in), (report, report_in) = outputs
-        content = sealed(json.dumps(job).encode(), theirs)
-        given = [stdin_out, stdout_in, stderr_in, content, report_in]
+        given_stdin, given_job = sealed(stdin, theirs), sealed(json.dumps(job).encode(), theirs)
+        given = [given_stdin, stdout_in, stderr_in, given_job, report_in]
         wanted = _wanted(limits, folder)
         try:
             server = stack.enter_context(_server(way))
@@ -58,8 +55,8 @@ def run_program(
             return Ended("not_started", 128, b"", str(error), 0.0)
         stack.callback(channel.close)
         theirs.close()
-        pipes = Pipes(channel, feed, stdout, stderr, report)
-        return watch(pipes, stdin=stdin, limits=limits, on_report=on_report, folder=folder)
+        pipes = Pipes(channel, stdout, stderr, report)
+        return watch(pipes, limits=limits, on_report=on_report, folder=folder)
 
 
 def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:

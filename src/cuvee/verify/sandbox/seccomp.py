@@ -14,7 +14,7 @@ import platform
 import struct
 from collections.abc import Iterable, Sequence
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up once, and not in every program
 
 Step = tuple[int, int, int, int]
 
@@ -144,7 +144,7 @@ def enforce(program: bytes) -> None:
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _address(where), 0, 0),
     ):
-        if _LIBC.prctl(*(ctypes.c_ulong(value) for value in call)) != 0:
+        if _prctl(*(ctypes.c_ulong(value) for value in call)) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"prctl({call[0]}): {os.strerror(number)}")
 

@@ -148,12 +148,13 @@ def request(server: Server, limits: dict[str, Any], descriptors: Sequence[int]) 
 def sealed(content: bytes, stack: ExitStack) -> int:
     """Return a descriptor of a file in memory that can only be read, at its beginning.
 
-    `stack` closes it.
+    Nobody can change it any more, through /proc either. `stack` closes it.
     """
     number = os.memfd_create("cuvee", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     stack.callback(os.close, number)
-    with os.fdopen(number, "wb", closefd=False) as file:
-        file.write(content)
+    rest = memoryview(content)  # the kernel's is the only copy
+    while rest:
+        rest = rest[os.write(number, rest) :]
     os.lseek(number, 0, os.SEEK_SET)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
@@ -169,6 +170,7 @@ def _keep(
     """Start the server's process, stay until it ends, and keep the end of what it says."""
     with ExitStack() as stack:
         config = sealed(json.dumps(_config(way)).encode(), stack)
+        nothing = sealed(b"", stack)
         command = _python(control.fileno(), config)
         if way.bubblewrap:
             command = bubblewrap.command(
@@ -177,7 +179,7 @@ def _keep(
         try:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,  # pipes, as every program will have in their place
+                stdin=nothing,  # a file and pipes, as every program will have in their place
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[control.fileno(), config],

@@ -1,4 +1,4 @@
-"""Watches one running program: feeds it, reads what it says within bounds, ends it in time.
+"""Watches one running program: reads what it says within bounds, ends it in time.
 
 The parent's ends of a program's pipes in, how it ended and what it said out. Nothing is read
 without a bound and nothing waits without a deadline. Not here: how the program was started
@@ -6,11 +6,9 @@ without a bound and nothing waits without a deadline. Not here: how the program 
 """
 
 import dataclasses
-import io
 import json
 import os
 import select
-import selectors
 import signal
 import socket
 import time
@@ -69,12 +67,10 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Pipes:
-    """Our ends of a program's descriptors, not blocking; whoever opened them closes them."""
+    """Our ends of a program's pipes, not blocking; whoever opened them closes them."""
 
     channel: socket.socket
     """To the program's keeper."""
-    stdin: io.FileIO
-    """Closed here as soon as all is written."""
     stdout: int
     stderr: int
     reports: int
@@ -87,8 +83,6 @@ class _Watched:
     pipes: Pipes
     limits: Limits
     on_report: OnReport
-    stdin: memoryview
-    """What is still to be written."""
     folder: Path | None
     heard: dict[int, bytearray]
     """Descriptor of a pipe -> what came through it; of the reports, the unfinished line."""
@@ -104,9 +98,7 @@ class _Watched:
     looked: float = 0.0
 
 
-def watch(
-    pipes: Pipes, *, stdin: bytes, limits: Limits, on_report: OnReport, folder: Path | None
-) -> Ended:
+def watch(pipes: Pipes, *, limits: Limits, on_report: OnReport, folder: Path | None) -> Ended:
     """Watch a program until it ends or must be ended; then kill whatever is left of it.
 
     The time begins with its first report. `folder`: where it may write without the kernel
@@ -116,7 +108,6 @@ def watch(
         pipes,
         limits,
         on_report,
-        stdin=memoryview(stdin),
         folder=folder,
         heard={number: bytearray() for number in (pipes.reports, pipes.stdout, pipes.stderr)},
         deadline=time.monotonic() + START_SECONDS,
@@ -159,23 +150,21 @@ def _ended(watched: _Watched, how: How) -> Ended:
 
 
 def _until_end(watched: _Watched) -> How:
-    pipes = watched.pipes
-    with selectors.DefaultSelector() as selector:
-        for number in (*watched.heard, pipes.channel.fileno()):
-            selector.register(number, selectors.EVENT_READ)
-        selector.register(pipes.stdin, selectors.EVENT_WRITE)
-        while True:
-            for key, _ in selector.select(_patience(watched)):
-                if not _go_on(watched, key.fileobj):
-                    selector.unregister(key.fileobj)
-            if not watched.stdin:
-                _close_stdin(selector, pipes.stdin)
-            if (how := _too_much(watched)) is not None:
-                return how
-            if watched.exit_code is not None or watched.failed is not None:
-                return "exit"
-            if time.monotonic() >= watched.deadline:
-                return "time_limit"
+    channel = watched.pipes.channel.fileno()
+    poll = select.poll()
+    for number in (*watched.heard, channel):
+        poll.register(number, select.POLLIN)
+    while True:
+        for number, _ in poll.poll(_patience(watched) * 1000):
+            more = _hear_keeper(watched) if number == channel else _read(watched, number) != 0
+            if not more:
+                poll.unregister(number)
+        if (how := _too_much(watched)) is not None:
+            return how
+        if watched.exit_code is not None or watched.failed is not None:
+            return "exit"
+        if time.monotonic() >= watched.deadline:
+            return "time_limit"
 
 
 def _patience(watched: _Watched) -> float:
@@ -183,35 +172,11 @@ def _patience(watched: _Watched) -> float:
     return left if watched.folder is None else min(left, _LOOK_SECONDS)
 
 
-def _go_on(watched: _Watched, ready: object) -> bool:
-    """Read or write what is ready; return whether there may be more."""
-    if ready is watched.pipes.stdin:
-        return _write(watched)
-    if ready == watched.pipes.channel.fileno():
-        return _hear_keeper(watched)
-    assert isinstance(ready, int)  # for the type checker: so they were registered
-    return _read(watched, ready) != 0
-
-
-def _close_stdin(selector: selectors.BaseSelector, stdin: io.FileIO) -> None:
-    if not stdin.closed:
-        with suppress(KeyError):
-            selector.unregister(stdin)
-        stdin.close()
-
-
-def _write(watched: _Watched) -> bool:
-    try:
-        written = watched.pipes.stdin.write(watched.stdin[:_CHUNK]) or 0
-    except BrokenPipeError:  # it reads no more
-        watched.stdin = watched.stdin[:0]
-        return False
-    watched.stdin = watched.stdin[written:]
-    return True
-
-
 def _hear_keeper(watched: _Watched) -> bool:
-    """Take what the program's keeper says: how to end it, how it ended, what failed."""
+    """Take what the program's keeper says: how to end it, how it ended, what failed.
+
+    Returns whether it may say more.
+    """
     message, handles, _, _ = socket.recv_fds(watched.pipes.channel, _CHUNK, 1)
     if handles:
         watched.handle = handles[0]
