@@ -268,6 +268,8 @@ def test_unreadable_input_is_named(tmp_path: Path) -> None:
         (["run", "no-such.yaml"], "no-such.yaml"),
         (["run", str(RECIPE), "--set", "train.epoch=1"], "did you mean 'epochs'"),
         (["run", str(RECIPE), "--until", "teaching"], "no such stage"),
+        (["run", str(RECIPE), "--set", "merge.parameters.epsilon=1"], "epsilon"),
+        (["run", str(RECIPE), "--set", "merge.method=linear"], "weight"),
         (["status", "."], "recipe.yaml"),
     ],
 )

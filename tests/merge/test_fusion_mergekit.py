@@ -162,6 +162,23 @@ def test_any_dtypes_of_files_arithmetic_and_result_are_followed(
     assert share_equal(ours(yaml, tmp_path / "ours")[0], expected) >= 0.999
 
 
+@pytest.mark.parametrize("out_dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "stored", [("float32", "float32"), ("bfloat16",) * 2, ("bfloat16", "float32")]
+)
+def test_without_a_dtype_the_files_dtypes_are_computed_in(
+    tmp_path: Path, stored: tuple[str, str], out_dtype: str
+) -> None:
+    models = write_models(tmp_path, names="ab", dtype="float32", sizes=SMALL)
+    for model, dtype in zip(models, stored, strict=True):
+        file = Path(model, "model.safetensors")
+        weights = {key: value.to(getattr(torch, dtype)) for key, value in load_file(file).items()}
+        save_file(weights, file, metadata={"format": "pt"})
+    yaml = fusion_yaml(models, out_dtype=out_dtype)
+    expected = theirs(yaml, tmp_path / "theirs", seed=0)
+    assert share_equal(ours(yaml, tmp_path / "ours")[0], expected) >= 0.999
+
+
 def test_a_chain_of_three_is_two_runs_of_mergekit(tmp_path: Path) -> None:
     math, science, code = write_models(tmp_path, names="msc", dtype="bfloat16", sizes=LARGE)
     dtypes = {"dtype": "bfloat16", "out_dtype": "bfloat16"}

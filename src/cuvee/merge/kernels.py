@@ -26,6 +26,8 @@ Array = NDArray[np.float32]
 Words = NDArray[np.uint32]
 Bits = NDArray[np.uint16]
 """bfloat16, as stored."""
+Row = Bits | Array
+"""Weights as bfloat16 bits or float32: what kernels that say `widened` take."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 HIGH_BINS = 1 << 15

@@ -220,5 +220,10 @@ def shares(weight: Sequence[float], *, normalize: bool, tensor: str) -> Weights:
 def required_base(block: Block) -> Array:
     """Return the base's rows [rows, d]; raises MergeError where the stack has no base."""
     if block.base is None:
-        raise MergeError("this method needs a base model: give `base_model`")
+        raise no_base()
     return block.base
+
+
+def no_base() -> MergeError:
+    """Return the error of a method that needs a base and has none."""
+    return MergeError("this method needs a base model: give `base_model`")

@@ -13,11 +13,11 @@ longer ways below. Not here: scores and the choice (`cuvee.merge.methods.fusion_
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cuvee.merge.kernels import (
     LANES,
     Array,
+    Row,
     bits_of,
     folded,
     fused_kernel,
@@ -25,9 +25,6 @@ from cuvee.merge.kernels import (
     lane_sum,
     widened,
 )
-
-Row = NDArray[np.uint16] | Array
-"""Weights of a row, as bfloat16 bits or float32."""
 
 MOMENTS = 6
 NARROW = 0.05

@@ -44,8 +44,8 @@ from cuvee.merge.blocks import (
     order_statistics,
 )
 from cuvee.merge.diagnostics.measures import Counted, Sums, sums_of_pair
-from cuvee.merge.kernels import KINDS, LANES, Array, Bits, Words, widen_all
-from cuvee.merge.methods.divergence import MOMENTS, Row
+from cuvee.merge.kernels import KINDS, LANES, Array, Bits, Row, Words, widen_all
+from cuvee.merge.methods.divergence import MOMENTS
 from cuvee.merge.methods.fusion_kernels import (
     adopt_rows,
     choose,

@@ -8,8 +8,8 @@ is only how they are computed in as few passes as the cache allows.
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import LANES, Array, Bits, Words, bits_of, folded, kernel, widened
-from cuvee.merge.methods.divergence import Row, row_divergence
+from cuvee.merge.kernels import LANES, Array, Bits, Row, Words, bits_of, folded, kernel, widened
+from cuvee.merge.methods.divergence import row_divergence
 
 
 @kernel

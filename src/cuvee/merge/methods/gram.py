@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuvee.merge.blocks import Block, Stack, over_blocks, sums
-from cuvee.merge.kernels import Array, kernel, lane_dot
-from cuvee.merge.methods.combination import required_base
+from cuvee.merge.kernels import KINDS, SUM_LANES, Array, Row, kernel, lane_dot, widened
+from cuvee.merge.methods.combination import no_base
 
 Gram = NDArray[np.float64]
 
@@ -38,14 +38,23 @@ def add_products(models: Array, grams: Gram) -> None:
 
 
 @kernel
-def add_products_of_two(xs: Array, ys: Array, grams: Gram) -> None:
-    """Do the same for xs and ys [rows, n]."""
+def add_products_of_two(xs: Row, ys: Row, grams: Gram) -> None:
+    """Do the same for xs and ys [rows, n], bfloat16 bits or float32: one reading."""
+    lanes = np.empty((3, SUM_LANES), np.float64)
+    sum0, sum1, sum2 = lanes[0], lanes[1], lanes[2]
     for r in range(xs.shape[0]):
-        for begin in range(0, xs.shape[1], CHUNK):
-            x, y = xs[r, begin : begin + CHUNK], ys[r, begin : begin + CHUNK]
-            grams[r, 0, 0] += lane_dot(x, x)
-            grams[r, 0, 1] += lane_dot(x, y)
-            grams[r, 1, 1] += lane_dot(y, y)
+        lanes[:] = 0.0
+        for begin in range(0, xs.shape[1], SUM_LANES):
+            first, second = xs[r, begin : begin + SUM_LANES], ys[r, begin : begin + SUM_LANES]
+            for j in range(first.size):
+                x, y = np.float64(widened(first[j])), np.float64(widened(second[j]))
+                sum0[j] += x * x
+                sum1[j] += x * y
+                sum2[j] += y * y
+        for j in range(SUM_LANES):
+            grams[r, 0, 0] += sum0[j]
+            grams[r, 0, 1] += sum1[j]
+            grams[r, 1, 1] += sum2[j]
 
 
 def vectors(block: Block) -> Array:
@@ -55,14 +64,14 @@ def vectors(block: Block) -> Array:
     return block.models
 
 
-def products(inputs: Sequence[Array] | Array, shape: tuple[int, int]) -> Gram:
+def products(inputs: Sequence[Row] | Array, shape: tuple[int, int]) -> Gram:
     """Return the Gram matrices [rows, k, k] of k inputs, each seen as `shape` = (rows, n)."""
     k = len(inputs)
     grams = np.zeros((shape[0], k, k))
     if k == 2:
         add_products_of_two(inputs[0].reshape(shape), inputs[1].reshape(shape), grams)
     else:
-        add_products(np.asarray(inputs).reshape(k, *shape), grams)
+        add_products(np.asarray(inputs, np.float32).reshape(k, *shape), grams)
     mirrored: Gram = grams + np.triu(grams, 1).swapaxes(1, 2)
     return mirrored
 
@@ -71,20 +80,44 @@ def tensor_gram(stack: Stack) -> Gram:
     """Return the Gram matrix [k, k] of a whole tensor; zeros for an empty one."""
     if not stack.elements:
         return np.zeros((stack.models, stack.models))
+    if stack.models == 2 and not stack.has_base:
+        return pair_gram(stack, (0, 1))
     return sums(stack, lambda block: products(vectors(block), (1, block.models[0].size))[0])
 
 
 def base_gram(stack: Stack) -> Gram:
-    """Return the Gram matrix [2, 2] of the base and the first model, as they are."""
+    """Return the Gram matrix [2, 2] of the base and the first model, as they are.
+
+    Raises MergeError where there is no base.
+    """
+    if not stack.has_base:
+        raise no_base()
+    return pair_gram(stack, (stack.models, 0))
+
+
+def pair_gram(stack: Stack, which: tuple[int, int]) -> Gram:
+    """Return the Gram matrix [2, 2] of two inputs: the models, and after them the base."""
     if not stack.elements:
         return np.zeros((2, 2))
 
-    def of_block(block: Block) -> Gram:
-        inputs = (required_base(block), block.models[0])
-        found: Gram = products(inputs, (1, inputs[0].size))[0]
+    def of_rows(begin: int, end: int) -> Gram:
+        raw = stack.read_raw(begin, end)
+        if raw is not None and {int(raw.kinds[i]) for i in which} == {KINDS["BF16"]}:
+            stored = [raw.parts[i].view(np.uint16) for i in which]
+            found: Gram = products(stored, (1, stored[0].size))[0]
+            if not np.isfinite(found).all():
+                stack.read(begin, end)  # raises, and says where
+            raw.release()
+            return found
+        block = stack.read(begin, end)
+        every = [*block.models, *([] if block.base is None else [block.base])]
+        found = products([every[i] for i in which], (1, block.models[0].size))[0]
         return found
 
-    return sums(stack, of_block)
+    spans = stack.spans()
+    parts = stack.threads.map(len(spans), lambda number: of_rows(*spans[number]))
+    total: Gram = np.sum(parts, axis=0)
+    return total
 
 
 def row_grams(stack: Stack) -> Gram:
