@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import LANES, Array
+from cuvee.merge.kernels import LANES, Array, Row
 from cuvee.merge.methods.divergence import (
     MOMENTS,
     NARROW,
     SAFE_EXPONENT,
     SMALL,
-    Row,
     exponentials,
     row_divergence,
 )
