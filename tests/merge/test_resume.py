@@ -158,6 +158,22 @@ def test_ctrl_c_ends_a_merge_soon_and_it_goes_on(
     assert contents(out) == undisturbed
 
 
+def test_a_disk_that_fails_at_the_last_sync_is_said_with_the_folder(
+    small: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left.*\.out\.partial"):
+            merge(parse_config(small, where="test"), out, threads=1, sync=True)
+    assert not out.exists()
+    run(small, out)
+    assert contents(out) == fresh(small, tmp_path)
+
+
 def test_a_second_merge_into_the_folder_is_refused_and_the_first_goes_on(
     large: Ask, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cuvee.merge.kernels import Array, count_not_finite, narrow_bf16, widen_f16
+from cuvee.merge.kernels import Array, Bits, count_not_finite, narrow_bf16, widen_f16
 from cuvee.merge.threads import scratch
 
 DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
@@ -90,7 +90,7 @@ def rounded(values: Array, dtype: str) -> tuple[NDArray[np.uint8], Array, int]:
         flat = np.ascontiguousarray(values).reshape(-1)
         return flat.view(np.uint8), values, int(count_not_finite(flat))
     flat = np.ascontiguousarray(values).reshape(-1)
-    bits = scratch("bits", (-(-flat.size // 2),)).view(np.uint16)[: flat.size]
+    bits = scratch_bits(flat.size)
     back = scratch("rounded", flat.shape)
     if dtype == "bfloat16":
         bad = narrow_bf16(flat, bits, back)
@@ -99,6 +99,11 @@ def rounded(values: Array, dtype: str) -> tuple[NDArray[np.uint8], Array, int]:
             bits.view(np.float16)[:] = flat
         bad = widen_f16(bits, back)
     return bits.view(np.uint8), back.reshape(values.shape), int(bad)
+
+
+def scratch_bits(size: int) -> Bits:
+    """Return an uninitialised array of 16-bit elements that this thread keeps, as `scratch`."""
+    return scratch("bits", (-(-size // 2),)).view(np.uint16)[:size]
 
 
 def write_at(file: int, data: NDArray[np.uint8], offset: int) -> None:

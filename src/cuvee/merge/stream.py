@@ -10,8 +10,8 @@ under its name when it is whole.
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,15 +84,12 @@ def merge(
     for text in plan.warnings:
         warn(f"merge: {text}")
     partial = work_folder(out)
-    with hold(partial):
+    with hold(partial), _naming(partial):
         try:
             rows, hashes = _merge_weights(plan, partial)
         except MergeError:
             remove(partial)
             raise
-        except OSError as error:
-            path = error.filename or str(partial)
-            raise OSError(error.errno, error.strerror or str(error), path) from error
         merged = finish(plan, partial, rows, hashes)
         if sync:
             sync_folder(partial)
@@ -102,6 +99,16 @@ def merge(
     if merged.degenerate:
         _warn_degenerate(merged)
     return merged
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Let every OSError name a file, or else the folder: writing and syncing do not."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or str(folder)
+        raise OSError(error.errno, error.strerror or str(error), path) from error
 
 
 def describe(

@@ -23,8 +23,8 @@ from cuvee.merge.inputs.reader import (
     release_all,
     release_rows,
 )
-from cuvee.merge.kernels import KINDS, Bits
-from cuvee.merge.shards import DTYPES, rounded, write_at
+from cuvee.merge.kernels import KINDS
+from cuvee.merge.shards import DTYPES, rounded, scratch_bits, write_at
 from cuvee.merge.threads import Threads, scratch
 
 
@@ -157,7 +157,7 @@ def _write_direct(tensor: Tensor, rule: Rule, span: tuple[int, int]) -> Written:
     raw = _read_raw(tensor, begin, end)
     assert raw is not None  # for the type checker: `_may_go_direct` has seen to both
     assert rule.direct is not None
-    bits = _bits_like(end - begin, d)
+    bits = scratch_bits((end - begin) * d).reshape(end - begin, d)
     sums, lost = rule.direct(raw, begin, bits)
     if lost:
         _read(tensor, begin, end)  # raises for inputs that are not finite
@@ -167,13 +167,6 @@ def _write_direct(tensor: Tensor, rule: Rule, span: tuple[int, int]) -> Written:
     raw.release()
     _put(tensor, bits.reshape(-1).view(np.uint8), begin * d)
     return Written(sums, [0] * len(digests), digests)
-
-
-def _bits_like(rows: int, d: int) -> Bits:
-    """Return uninitialised bfloat16 [rows, d] that this thread keeps."""
-    words = scratch("bits", (-(-rows * d // 2),)).view(np.uint16)
-    found: Bits = words[: rows * d].reshape(rows, d)
-    return found
 
 
 def _put(tensor: Tensor, data: np.ndarray[tuple[int], np.dtype[np.uint8]], element: int) -> None:

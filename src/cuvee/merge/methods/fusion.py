@@ -271,7 +271,8 @@ def _scanned(passing: Pass, windows: Words, ranks: Sequence[int]) -> list[float]
     below, upto = np.sum([scan.counts for scan in scans], axis=0)
     if any(scan.full for scan in scans) or not np.all((below <= ranks) & (ranks < upto)):
         return None
-    near = np.sort(np.concatenate([words for scan in scans for words in scan.near]))
+    near = np.concatenate([words for scan in scans for words in scan.near])
+    near.sort()  # in place: there are two copies of them as it is
 
     def select(r: int) -> np.uint32:
         low, end = windows[:, r]
