@@ -55,6 +55,9 @@ EXPLAINED = {
 }
 """Number of a case in math-verify's own tests -> why we do not call it correct, and it does."""
 
+ACCEPTED = {187: "-2 <= x <= 7 is the interval [-2, 7]: equal, whichever of the two is the gold"}
+"""Number of a case -> why we call it correct, and math-verify does not by default."""
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -147,5 +150,5 @@ def test_agrees_with_math_verify_s_own_cases_or_says_why_not(data: Path, step: i
     judged = judge_cases(cases)
     accepted = {n for n, case in cases if not case["expected"] and judged[n].verdict == "correct"}
     refused = {n for n, case in cases if case["expected"] and judged[n].verdict != "correct"}
-    assert accepted == set()
+    assert accepted <= set(ACCEPTED)
     assert refused <= set(EXPLAINED), {n: judged[n] for n in refused - set(EXPLAINED)}

@@ -58,9 +58,6 @@ ENDS = [
     ("quit(4)", 4, b""),
     ("import os\nprint('lost')\nos._exit(7)", 7, b""),
     ("import os\nprint('kept', flush=True)\nos._exit(0)", 0, b"kept\n"),
-    ("import os\nos.kill(os.getpid(), 9)", 137, b""),
-    ("import os\nos.abort()", 134, b""),
-    ("import signal\nsignal.raise_signal(15)", 143, b""),
     ("import ctypes\nctypes.string_at(0)", 139, b""),
     ("import atexit\natexit.register(print, 'bye')\nprint('hi')", 0, b"hi\nbye\n"),
     ("import threading as t\nt.Timer(0.1, print, ['late']).start()\nprint('on')", 0, b"on\nlate\n"),
@@ -92,6 +89,21 @@ def test_a_program_ends_as_under_python(
     )
     real_code = real.returncode if real.returncode >= 0 else 128 - real.returncode
     assert (real_code, real.stdout) == (code, printed), "and so does the interpreter alone"
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "alone"),
+    [
+        ("import os\nos.kill(os.getpid(), 9)", 137, 0),
+        ("import os\nos.abort()", 134, 139),
+        ("import signal\nsignal.raise_signal(15)", 143, 0),
+    ],
+)
+def test_a_signal_to_itself_ends_a_program_unless_it_is_process_1(
+    program: str, code: int, alone: int, kind: str, run: Run
+) -> None:
+    ended, _ = run(program, kind)
+    assert (ended.how, ended.exit_code) == ("exit", alone if kind == "bubblewrap" else code)
 
 
 def test_messages_of_an_end_reach_stderr(kind: str, run: Run) -> None:

@@ -57,8 +57,10 @@ def fork_into_new() -> int:
 
 
 def name_user(user: int) -> None:
-    """In new namespaces, be this user and group, as before; there are no others there."""
-    set_readable(True)  # else its own /proc/self is closed to it
+    """In new namespaces, be this user and group, as before; there are no others there.
+
+    The process must be readable, or its own /proc/self is closed to it.
+    """
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{user} {user} 1")
     _write("/proc/self/gid_map", f"{user} {user} 1")

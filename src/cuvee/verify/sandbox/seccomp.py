@@ -89,7 +89,7 @@ _OF_A_PROCESS = {
 # Calls with a command, in which argument, and the commands that are refused: a signal of
 # one's choice to a process of one's choice through a descriptor (F_SETOWN, F_SETSIG,
 # F_SETOWN_EX, FIOSETOWN, SIOCSPGRP), flags of files (FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR),
-# typing into a terminal (TIOCSTI, TIOCLINUX), outliving one's keeper (PR_SET_PDEATHSIG).
+# typing into a terminal (TIOCSTI, TIOCLINUX), outliving one's parent (PR_SET_PDEATHSIG).
 _COMMANDS = {
     "fcntl": (72, 25, 1, (8, 10, 15)),
     "ioctl": (16, 29, 1, (0x8901, 0x8902, 0x40086602, 0x401C5820, 0x5412, 0x541C)),

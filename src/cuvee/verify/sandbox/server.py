@@ -2,10 +2,13 @@
 
 It runs inside the sandbox and imports the standard library only. Requests (limits and
 descriptors, over a socket) in, one enclosed process each out, which then calls the harness.
-Every program has a keeper beside it, its parent: it sends the descriptor by which the
-program can be killed, and how the program ended. The server itself never waits for either
-and never reads a job. Not here: what is asked of a program (`cuvee.verify.code.harness`),
-watching it (`cuvee.verify.sandbox.watch`).
+Of every program the server sends back the descriptor by which it can be killed, and at its
+end how it ended. It never reads a job. A second process beside each program, to wait for
+it, would cost as much again as the program. Not here: what is asked of a program
+(`cuvee.verify.code.harness`), watching it (`cuvee.verify.sandbox.watch`).
+
+In namespaces of its own the program is process 1: signals that it sends to itself and has no
+handler for are ignored, as the kernel has it for every such process.
 """
 
 import ctypes
@@ -15,6 +18,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -29,7 +33,7 @@ UNPRIVILEGED = 65534
 MEMORY_RESERVE = 32 * 2**20
 """Bytes of address space that the harness may still take to report a MemoryError."""
 REQUEST_BYTES = 1 << 16
-_PROGRAM_PID = 2  # in namespaces of its own, where its keeper is 1
+_PROGRAM_PID = 1  # in namespaces of its own
 _PRELOADED = """abc array base64 bisect collections copy dataclasses datetime decimal enum
 fractions functools hashlib heapq io itertools json math operator os queue random re
 statistics string struct sys textwrap threading time traceback types typing""".split()
@@ -62,65 +66,76 @@ def serve(control: socket.socket, config: dict[str, Any]) -> Callable[[], None]:
         namespaces.set_readable(False)
         _filter(_PROGRAM_PID, enclosure)
     _die_with_parent()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no keeper is waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody learns how a program ended
     _address_space()
     _own_modules()
     gc.collect()
     gc.freeze()
     control.send(b"up")
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    # Plain numbers: a socket object of another program would close, in a child, whatever has
+    # its number there.
+    running: dict[int, tuple[int, int]] = {}
     while True:
-        message, numbers, _, _ = socket.recv_fds(control, REQUEST_BYTES, 16)
-        if not message:
-            os._exit(0)
-        request = json.loads(message)
-        channel = socket.socket(fileno=numbers[0])
-        try:
-            pid = _fork(enclosure)
-        except OSError as error:
-            _say(channel, failed=str(error))
-        else:
+        for number, _ in poll.poll():
+            if number != control.fileno():
+                poll.unregister(number)
+                _end(number, *running.pop(number), enclosure=enclosure)
+                continue
+            channel, given, request = _receive(control)
+            pid = _fork(channel, enclosure=enclosure)
             if pid == 0:  # nothing that fails in a child may lead back into this loop
-                control.close()
-                return _keep(channel, numbers[1:], request, config)
-        for number in numbers[1:]:
-            os.close(number)
-        channel.close()
+                control.detach()
+                return _enclose(channel, given, request, config)
+            if pid is not None and (handle := _hand_over(channel, pid)) is not None:
+                running[handle] = (pid, channel.detach())
+                poll.register(handle, select.POLLIN)
+            for descriptor in given:
+                os.close(descriptor)
 
 
-def _fork(enclosure: str) -> int:
-    return namespaces.fork_into_new() if enclosure == "namespaces" else os.fork()
+def _receive(control: socket.socket) -> tuple[socket.socket, list[int], dict[str, Any]]:
+    """Return the next request: its channel, its descriptors, its limits. Ends at their end."""
+    message, numbers, _, _ = socket.recv_fds(control, REQUEST_BYTES, 16)
+    if not message:
+        os._exit(0)
+    return socket.socket(fileno=numbers[0]), numbers[1:], json.loads(message)
 
 
-def _keep(
-    channel: socket.socket, numbers: list[int], request: dict[str, Any], config: dict[str, Any]
-) -> Callable[[], None]:
-    """Fork the program; return in it, and stay with it as its keeper."""
-    enclosed = config["enclosure"] == "namespaces"
+def _fork(channel: socket.socket, *, enclosure: str) -> int | None:
+    """Fork; return 0 in the child, its number in the server, None where the kernel refuses."""
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _die_with_parent()
-        if enclosed:
-            namespaces.name_user(UNPRIVILEGED)
-            namespaces.mount_own_folders()
-            namespaces.set_readable(False)
-        program = os.fork()
-        if program == 0:
-            return _enclose(channel, numbers, request, config)
-        os.closerange(0, channel.fileno())
-        os.closerange(channel.fileno() + 1, _DESCRIPTORS)
-        # Where the keeper is process 1, its end is the end of all the others.
-        handle = os.pidfd_open(os.getpid() if enclosed else program)
-        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", handle))]
-        channel.sendmsg([b"{}"], passed)
-        os.close(handle)
-        _, status = os.waitpid(program, 0)
-        if config["enclosure"] == "none":
-            _kill_group(program)
-        # Written by hand: json would copy fifty pages in a process that does hardly anything.
-        channel.send(b'{"exit_code": %d}' % os.waitstatus_to_exitcode(status))
+        return namespaces.fork_into_new() if enclosure == "namespaces" else os.fork()
     except OSError as error:
         _say(channel, failed=str(error))
-    os._exit(0)
+        return None
+
+
+def _hand_over(channel: socket.socket, pid: int) -> int | None:
+    """Send the descriptor that names a program; return it, None where it could not be sent."""
+    handle = os.pidfd_open(pid)
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", handle))]
+    try:
+        channel.sendmsg([b"{}"], passed)
+    except OSError:  # nobody watches it
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, handle, os.WEXITED)
+        os.close(handle)
+        return None
+    return handle
+
+
+def _end(handle: int, pid: int, number: int, *, enclosure: str) -> None:
+    """Take note of a program's end and send how it ended, through the socket `number`."""
+    if enclosure == "none":
+        _kill_group(pid)  # before it is waited for, while its number is still its own
+    ended = os.waitid(os.P_PIDFD, handle, os.WEXITED)
+    assert ended is not None  # for the type checker: without WNOHANG there is a result
+    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    with socket.socket(fileno=number) as channel:
+        _say(channel, exit_code=code)
+    os.close(handle)
 
 
 def _enclose(
@@ -129,10 +144,13 @@ def _enclose(
     """Make this process the program: its descriptors, its limits, its walls."""
     enclosure = config["enclosure"]
     try:
+        _die_with_parent()
         os.setsid()
         if enclosure != "none":
             namespaces.set_readable(True)  # else its own /proc/self is closed to it
-        _die_with_parent()
+        if enclosure == "namespaces":
+            namespaces.name_user(UNPRIVILEGED)
+            namespaces.mount_own_folders()
         channel = _arrange(channel, numbers)
         os.chdir(request["folder"])
         _limit(request)

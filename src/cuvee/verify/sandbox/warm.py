@@ -2,7 +2,7 @@
 
 One server a process and kind, started when it is first needed; another one where it died;
 none in a forked child that its parent started. Descriptors and limits in, a channel to the
-program's keeper out. Not here: what happens inside (`cuvee.verify.sandbox.server`), watching
+program's end out. Not here: what happens inside (`cuvee.verify.sandbox.server`), watching
 the program (`cuvee.verify.sandbox.watch`).
 """
 
@@ -129,7 +129,7 @@ def stop(server: Server) -> None:
 
 
 def request(server: Server, limits: dict[str, Any], descriptors: Sequence[int]) -> socket.socket:
-    """Ask for a program; return the channel to its keeper.
+    """Ask for a program; return the channel it is heard through.
 
     `descriptors`: its stdin, stdout, stderr, job, report and maybe peer. Raises OSError where
     the server is gone.

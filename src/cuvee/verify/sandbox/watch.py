@@ -70,7 +70,7 @@ class Pipes:
     """Our ends of a program's pipes, not blocking; whoever opened them closes them."""
 
     channel: socket.socket
-    """To the program's keeper."""
+    """From the server: how to end the program, how it ended."""
     stdout: int
     stderr: int
     reports: int
@@ -156,7 +156,7 @@ def _until_end(watched: _Watched) -> How:
         poll.register(number, select.POLLIN)
     while True:
         for number, _ in poll.poll(_patience(watched) * 1000):
-            more = _hear_keeper(watched) if number == channel else _read(watched, number) != 0
+            more = _hear_server(watched) if number == channel else _read(watched, number) != 0
             if not more:
                 poll.unregister(number)
         if (how := _too_much(watched)) is not None:
@@ -172,8 +172,8 @@ def _patience(watched: _Watched) -> float:
     return left if watched.folder is None else min(left, _LOOK_SECONDS)
 
 
-def _hear_keeper(watched: _Watched) -> bool:
-    """Take what the program's keeper says: how to end it, how it ended, what failed.
+def _hear_server(watched: _Watched) -> bool:
+    """Take what the server says of the program: how to end it, how it ended, what failed.
 
     Returns whether it may say more.
     """
