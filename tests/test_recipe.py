@@ -10,18 +10,15 @@ from cuvee.errors import RecipeError
 from cuvee.recipe import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).parent.parent
+MATH = {"verifier": "math", "problems": [{"source": "generator:arithmetic", "count": 5}]}
+REMOTE = {"name": "ann", "url": "https://host/v1", "model": "m"}
 
 
 def small() -> dict[str, Any]:
     return {
         "name": "small",
         "base": "random:two-layer",
-        "domains": {
-            "math": {
-                "verifier": "math",
-                "problems": [{"source": "generator:arithmetic", "count": 5}],
-            }
-        },
+        "domains": {"math": dict(MATH)},
         "teachers": [{"name": "ann", "scripted": {}}],
     }
 
@@ -69,14 +66,83 @@ def test_value_out_of_range_is_named_with_the_value() -> None:
         ({"merge": {"order": ["math", "code"]}}, "merge.order must name each domain once"),
         ({"teachers": [{"name": "a", "scripted": {}, "domains": ["cod"]}]}, "no domain ['cod']"),
         ({"teachers": [{"name": "a", "scripted": {}}] * 2}, "teachers of the same name: ['a']"),
-        ({"teachers": [{"name": "a"}]}, "exactly one of url, serve, scripted; got none"),
+        ({"teachers": [{"name": "a"}]}, "exactly one of url, serve, scripted, published; got none"),
         ({"teachers": [{"name": "a", "url": "https://x/v1"}]}, "a teacher with url needs model"),
         ({"train": {"batch_size": 5, "micro_batch": 2}}, "multiple of train.micro_batch"),
         ({"workers": "ray"}, "workers"),
+        ({"budget": {"usd": 5}, "teachers": [REMOTE]}, "budget.usd needs the price"),
+        ({"budget": {"requests": 0}}, "budget.requests"),
+        ({"teachers": [REMOTE, {"name": "a", "published": True}]}, "published teachers ['a']: no"),
+        (
+            {"teachers": [{"name": "a", "published": True, "samples": 2, "key_env": "K"}]},
+            "a published teacher is never asked; remove key_env, samples",
+        ),
+        ({"domains": {"traces": MATH}}, "reserved names"),
+        ({"domains": {"math": MATH | {"verifier": "judge", "judge": "no"}}}, "no teacher that can"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
     assert message in error_of(small() | change)
+
+
+def published(**teacher: Any) -> dict[str, Any]:
+    """Return a recipe of two domains; the traces of `r1` stand in the sources of `math`."""
+    with_traces = {"source": "generator:arithmetic", "count": 5, "traces": "r1"}
+    return small() | {
+        "domains": {"math": MATH | {"problems": [with_traces]}, "more": MATH},
+        "teachers": [{"name": "ann", "scripted": {}}, {"name": "r1", "published": True} | teacher],
+    }
+
+
+def test_a_published_teacher_answers_where_a_source_has_its_traces() -> None:
+    recipe = parse_recipe(published(), where="r.yaml")
+    assert [t.name for t in recipe.teachers_of("math")] == ["ann", "r1"]
+    assert [t.name for t in recipe.teachers_of("more")] == ["ann"]
+    assert parse_recipe(recipe.model_dump(mode="json"), where="again") == recipe
+
+
+def test_published_traces_and_teachers_must_fit_together() -> None:
+    assert "domains.math: traces of 'r1'" in error_of(published(domains=["more"]))
+    assert "no source of 'more'" in error_of(published(domains=["math", "more"]))
+    assert "traces of 'r1', which is no teacher" in error_of(published(name="r2"))
+    judged = published()
+    judged["domains"]["more"] = MATH | {"verifier": "judge", "judge": "r1"}
+    assert "no teacher that can be asked is called 'r1'" in error_of(judged)
+
+
+@pytest.mark.parametrize(
+    ("serve", "message"),
+    [
+        ({"engine": "vllm", "devices": [0, 1, 0]}, "devices are GPU numbers >= 0, each once"),
+        ({"engine": "vllm", "devices": [-1]}, "devices are GPU numbers"),
+        ({"devices": [0]}, "devices is for engine vllm alone; this is llama.cpp"),
+        ({"replicas": 2}, "replicas is for engine vllm alone"),
+        ({"args": {"seed": 1}}, "args is for engine vllm alone"),
+        ({"engine": "vllm", "threads": 4}, "threads is for engine llama.cpp alone"),
+        (
+            {
+                "engine": "vllm",
+                "devices": [0, 1, 2],
+                "replicas": 2,
+                "args": {"tensor-parallel-size": 2},
+            },
+            "2 replica(s) with {'tensor_parallel_size': 2} need 4 GPUs, got [0, 1, 2]",
+        ),
+    ],
+)
+def test_serve_is_refused_where_engine_and_devices_do_not_fit(
+    serve: dict[str, Any], message: str
+) -> None:
+    teacher = {"name": "carl", "model": "owner/name", "serve": serve}
+    assert message in error_of(small() | {"teachers": [teacher]})
+    assert message in error_of(small() | {"evaluate": {"serve": serve}})
+
+
+def test_replicas_share_out_the_devices() -> None:
+    args = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    serve = {"engine": "vllm", "devices": list(range(8)), "replicas": 2, "args": args}
+    recipe = parse_recipe(small() | {"evaluate": {"serve": serve}}, where="r.yaml")
+    assert recipe.evaluate.serve.replicas == 2
 
 
 def test_prompt_without_the_question_is_refused() -> None:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,47 @@ def test_disk_full_names_the_file_and_leaves_no_half_file(tmp_path: Path) -> Non
         write_rows(target, [ROW], Dropped)
     assert caught.value.errno == errno.ENOSPC
     assert not target.exists()
+
+
+def test_tasks_of_several_threads_all_stand_in_the_manifest(run: Run) -> None:
+    run.path.mkdir()
+
+    def task(number: int) -> Task:
+        out = run.path / f"{number}.txt"
+        return Task("teach", str(number), (), (out,), {}, lambda: {"n": out.write_text("x")})
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: execute(run, task(number)), range(60)))
+    assert len(read_manifest(run.path)) == 60
+    assert all(done(run, task(number)) for number in range(60))
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_it"),
+    [
+        ({}, True),
+        ({"failed": 0, "refused": 0}, True),
+        ({"failed": 2, "refused": 2}, True),
+        ({"failed": 2, "refused": 1}, False),
+        ({"failed": 1}, False),
+    ],
+)
+def test_a_task_with_requests_to_ask_again_is_not_done(
+    run: Run, counts: dict[str, int], is_it: bool
+) -> None:
+    run.path.mkdir()
+    task = Task("teach", "math/ann", (), (), {}, lambda: counts)
+    execute(run, task)
+    assert done(run, task) == is_it
+
+
+def test_the_account_is_drawn_once_and_goes_with_the_folder(run: Run) -> None:
+    first = run.account()
+    assert first == run.account() == Run(run.path, run.recipe).account()
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    moved = run.path.rename(run.path.with_name("moved"))
+    assert Run(moved, run.recipe).account() == first
+    assert Run(run.path, run.recipe).account() != first
+    (moved / "account.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"account\.txt: 'mine' is no account"):
+        Run(moved, run.recipe).account()

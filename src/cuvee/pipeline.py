@@ -1,30 +1,36 @@
 """The stages in order, and what runs them: tasks whose manifest entry matches are skipped.
 
-A stage's module is imported when its turn comes (the one place where imports of cuvee stand
-in a function), so that `cuvee --help` and a refused recipe cost no torch. Not here: what a
-task does (`stage.py` in each room) and when it is done (`runfolder`).
+A stage's tasks form lanes (`Task.lane`): where one lane fails the others go on, and the stage
+fails when they have ended. A lane `apart` has a thread of its own; all others are done one
+after another in the main thread, because a process that cuvee starts dies with the thread
+that started it. A stage's module is imported when its turn comes (the one place where
+imports of cuvee stand in a function), so that `cuvee --help` and a refused recipe cost no
+torch. Not here: what a task does (`stage.py` in each room) and when it is done (`runfolder`).
 """
 
 import dataclasses
 import importlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 from cuvee.atomic import hold, write_text
-from cuvee.errors import RecipeError
+from cuvee.errors import BudgetError, CuveeError, RecipeError
 from cuvee.models.engines import end_stale
-from cuvee.progress import log_to, say
+from cuvee.progress import log, log_to, say, warn
 from cuvee.recipe import Recipe, dump_recipe, load_recipe
-from cuvee.runfolder import STAGES, Run, Task, execute, is_done, read_manifest
+from cuvee.runfolder import STAGES, Run, Task, execute, is_done, is_incomplete, read_manifest
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How many tasks a run did and how many it found done."""
+    """How many tasks a run, or a lane of it, did and how many it found done."""
 
     done: int
     skipped: int
+    error: CuveeError | OSError | None = None
+    """What ended the lane before its end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +39,8 @@ class TaskState:
 
     key: str
     state: str
-    """`done`, `outdated` (its inputs or settings changed) or `to do`."""
+    """`done`, `outdated` (its inputs or settings changed), `incomplete` (requests failed; the
+    next run asks them again) or `to do`."""
     seconds: float | None
     counts: dict[str, object]
 
@@ -82,15 +89,13 @@ def states(recipe: Recipe, path: Path) -> list[TaskState]:
         with ExitStack() as resources:
             for task in stage_tasks(run, stage, resources):
                 entry = manifest.get(task.key)
-                state = "done" if is_done(run, task, manifest) else "outdated"
-                found.append(
-                    TaskState(
-                        task.key,
-                        state if entry else "to do",
-                        entry["seconds"] if entry else None,
-                        entry["counts"] if entry else {},
-                    )
-                )
+                if entry is None:
+                    found.append(TaskState(task.key, "to do", None, {}))
+                    continue
+                state = "incomplete" if is_incomplete(entry) else "outdated"
+                if is_done(run, task, manifest):
+                    state = "done"
+                found.append(TaskState(task.key, state, entry["seconds"], entry["counts"]))
     return found
 
 
@@ -107,20 +112,62 @@ def stage_tasks(run: Run, stage: str, resources: ExitStack) -> list[Task]:
 
 
 def _run_stage(run: Run, stage: str) -> Outcome:
-    done = skipped = 0
+    lanes: dict[str, list[Task]] = {}
     with ExitStack() as resources:
         for task in stage_tasks(run, stage, resources):
-            if is_done(run, task, read_manifest(run.path)):
-                skipped += 1
-                continue
-            say(task.key)
-            counts = execute(run, task)
-            shown = ", ".join(f"{name} {value}" for name, value in counts.items())
-            say(f"  {shown}" if shown else "  done")
-            done += 1
+            lanes.setdefault(task.lane, []).append(task)
+        outcomes = _run_lanes(run, list(lanes.values()))
+        # Within the block: an engine that died says so itself when it is ended.
+        _raise_first([outcome.error for outcome in outcomes if outcome.error is not None])
+    done, skipped = sum(o.done for o in outcomes), sum(o.skipped for o in outcomes)
     if skipped:
         say(f"{stage}: {skipped} of {skipped + done} tasks were done already")
     return Outcome(done, skipped)
+
+
+def _run_lanes(run: Run, lanes: list[list[Task]]) -> list[Outcome]:
+    """Run lanes side by side where they are `apart`, the others one after another."""
+    apart = [lane for lane in lanes if lane[0].apart]
+    here = [lane for lane in lanes if not lane[0].apart]
+    with ThreadPoolExecutor(max(1, len(apart)), "lane") as threads:
+        try:
+            futures = [threads.submit(_run_lane, run, lane) for lane in apart]
+            outcomes = [_run_lane(run, lane) for lane in here]
+            return outcomes + [future.result() for future in futures]
+        except BaseException:  # Ctrl-C as well: the threads are waited for when this block ends
+            run.stop.set()
+            raise
+
+
+def _run_lane(run: Run, lane: list[Task]) -> Outcome:
+    done = skipped = 0
+    for task in lane:
+        if is_done(run, task, read_manifest(run.path)):
+            skipped += 1
+            continue
+        say(task.key)
+        try:
+            counts = execute(run, task)
+        except (CuveeError, OSError) as error:
+            if task.lane:
+                log.error("%s: %s", task.key, error)
+                say(f"{task.key}: stopped; why is said when the others have ended")
+            return Outcome(done, skipped, error)
+        shown = ", ".join(f"{name} {value}" for name, value in counts.items()) or "done"
+        say(f"{task.key}: {shown}" if task.lane else f"  {shown}")
+        done += 1
+    return Outcome(done, skipped)
+
+
+def _raise_first(errors: list[CuveeError | OSError]) -> None:
+    """Raise the first error, after warnings of the others; a spent budget is said last."""
+    errors = sorted(errors, key=lambda error: isinstance(error, BudgetError))
+    for other in errors[1:]:
+        # Every lane meets the same limit, and the same mistake of the recipe.
+        if not isinstance(other, BudgetError) and str(other) != str(errors[0]):
+            warn(str(other))
+    if errors:
+        raise errors[0]
 
 
 def _end_stale_engines(run: Run) -> None:

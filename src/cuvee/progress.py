@@ -1,16 +1,21 @@
 """Progress of anything long: a bar on a terminal, plain lines elsewhere; and the log.
 
-`bar` counts items of one piece of work. `console` is where people read; the logger `cuvee`
-writes to it and, within a run, to the run folder's `log.txt`.
+`bar` counts items of one piece of work, `metered` the answers of one model; `live` shows
+anything that changes by itself. `console` is where people read; the logger `cuvee` writes to
+it and, within a run, to the run folder's `log.txt`. What these show may be used from several
+threads.
 """
 
+import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,8 +36,34 @@ log.addHandler(logging.NullHandler())
 PLAIN_SECONDS = 10.0
 """Seconds between the lines of a bar where there is no terminal."""
 
+METER_SECONDS = 0.2
+"""Between two looks at a meter."""
+
 Tick = Callable[[int], None]
 """Call with how many more are done; `tick(0)` changes nothing."""
+
+
+@dataclasses.dataclass
+class Meter:
+    """What is heard of one line to a model while it is asked; counted by who asks.
+
+    Written by one thread, read by the display.
+    """
+
+    total: int = 0
+    """Requests."""
+    answers: int = 0
+    """Requests that have their answer, from the ledger or just now."""
+    from_ledger: int = 0
+    """Of the answers: those that were not sent."""
+    in_flight: int = 0
+    failed: int = 0
+    """Requests given up."""
+    prompt_tokens: int = 0
+    """Of the answers that were sent for; `completion_tokens` too."""
+    completion_tokens: int = 0
+    usd: float = 0.0
+    """What those cost, by the teacher's prices."""
 
 
 @contextmanager
@@ -62,6 +93,65 @@ def bar(label: str, *, total: int, unit: str = "rows") -> Iterator[Tick]:
     yield tick
     seconds = time.monotonic() - begin
     console.print(f"  {label}: {done}/{total} {unit} in {seconds:.1f} s", markup=False)
+
+
+@contextmanager
+def metered(label: str, *, total: int) -> Iterator[Meter]:
+    """Show a bar of `total` requests while the block runs, as the meter it yields says."""
+    meter, over, shown = Meter(), threading.Event(), 0
+    with bar(label, total=total, unit="answers") as tick:
+
+        def follow() -> None:
+            nonlocal shown
+            last = False
+            while not last:
+                last = over.wait(METER_SECONDS)
+                done = meter.answers + meter.failed
+                tick(done - shown)
+                shown = done
+
+        with _beside(follow, over):
+            yield meter
+
+
+@contextmanager
+def live(render: Callable[[], RenderableType], lines: Callable[[], list[str]]) -> Iterator[None]:
+    """Show what changes by itself while the block runs, and its last state after it.
+
+    On a terminal `render()`, twice a second; elsewhere `lines()`, every `PLAIN_SECONDS`. Both
+    are called from a thread of their own, and a last time from this one.
+    """
+    if console.is_terminal:
+        with Live(get_renderable=render, console=console, refresh_per_second=2):
+            yield
+        return
+
+    def show() -> None:
+        for line in lines():
+            console.print(f"  {line}", markup=False)
+
+    def follow() -> None:
+        while not over.wait(PLAIN_SECONDS):
+            show()
+
+    over = threading.Event()
+    try:
+        with _beside(follow, over):
+            yield
+    finally:
+        show()
+
+
+@contextmanager
+def _beside(follow: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """Run `follow` in a thread while the block runs; `over` is set for its end."""
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _Rate(ProgressColumn):

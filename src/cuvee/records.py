@@ -12,7 +12,7 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -23,7 +23,11 @@ Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "..."}``."""
 
 GROUP_ROWS = 8192
-"""Rows of one row group of a file: what is held at once while writing."""
+GROUP_CHARACTERS = 1 << 26
+"""Rows and characters of one row group of a file: what is held at once while writing."""
+BATCH_ROWS = 4096
+BATCH_BYTES = 1 << 26
+"""Rows and bytes (uncompressed) that are held at once while reading."""
 
 VerdictName = Literal["correct", "wrong", "no_answer", "not_checked"]
 
@@ -47,6 +51,8 @@ class Problem:
     """JSON tests of a code problem; the forms stand in `cuvee.verify.code.forms`."""
     meta: str
     """JSON object of whatever else the source says of this problem."""
+    place: str = ""
+    """The row of the source that it was read from, e.g. `train.parquet, row 18`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +75,13 @@ class Trace:
     completion_tokens: int | None
     seconds: float
     request: str
-    """Key of the request in the ledger."""
+    """Key of the request in the ledger; empty for a trace that was published."""
     fingerprint: str | None
     """The server's `system_fingerprint`; scripted teachers state their fault here."""
     error: str | None
     """Why there is no answer, where `finish_reason` is `error`."""
+    usd: float | None = None
+    """What it cost by the teacher's prices; None where the recipe has none or nobody counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +222,7 @@ def schema(row_type: type[Row]) -> Any:
 def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
     """Write rows to a Parquet file (zstd), atomically; return how many.
 
-    Rows are written as they come, `GROUP_ROWS` at a time, so there may be any number.
+    Rows are written as they come, a group at a time, so there may be any number.
     The file appears under its name complete or not at all. Raises OSError (disk full, no
     permission) with the path in it.
     """
@@ -228,11 +236,23 @@ def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
         temporary.open("wb") as file,
         pq.ParquetWriter(file, columns, compression="zstd") as writer,
     ):
-        while group := list(itertools.islice(rest, GROUP_ROWS)):
+        while group := _next_group(rest, names):
             values = {n: [_clean(getattr(r, n)) for r in group] for n in names}
             writer.write_table(pa.table(values, schema=columns))
             written += len(group)
     return written
+
+
+def _next_group(rows: Iterator[Row], names: Sequence[str]) -> list[Row]:
+    """Return the next rows, at most `GROUP_ROWS`, fewer where their texts are long."""
+    group: list[Row] = []
+    characters = 0
+    for row in itertools.islice(rows, GROUP_ROWS):
+        group.append(row)
+        characters += sum(len(v) for n in names if isinstance(v := getattr(row, n), str))
+        if characters >= GROUP_CHARACTERS:
+            break
+    return group
 
 
 def _clean(value: Any) -> Any:
@@ -255,19 +275,51 @@ def iter_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
 
     Raises DataError as `read_rows` does.
     """
+    columns = [f.name for f in dataclasses.fields(row_type)]
+    return (row_type(**values) for values in iter_values(path, columns))
+
+
+def iter_values(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield some columns of a file's rows one by one; the others are not read.
+
+    Raises DataError as `read_rows` does.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = [f.name for f in dataclasses.fields(row_type)]
     try:
         with pq.ParquetFile(path) as file:
-            missing = sorted(set(wanted) - set(file.schema_arrow.names))
+            missing = sorted(set(columns) - set(file.schema_arrow.names))
             if missing:
                 found = file.schema_arrow.names
                 raise DataError(f"{path}: no column {missing}; it has {found}")
-            for batch in file.iter_batches(batch_size=4096, columns=wanted):
-                for values in batch.to_pylist():
-                    yield row_type(**values)
+            size = _batch_rows(file.metadata, columns)
+            for batch in file.iter_batches(batch_size=size, columns=columns):
+                yield from batch.to_pylist()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def _batch_rows(metadata: Any, columns: Sequence[str]) -> int:
+    """Return how many rows of a file may be read at once, by their mean size."""
+    size = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        chunks = (row_group.column(number) for number in range(row_group.num_columns))
+        size += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
+    a_row = size / max(1, metadata.num_rows)
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, a_row))))
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a file has. Raises DataError as `read_rows` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:

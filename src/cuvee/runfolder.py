@@ -11,6 +11,9 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +37,8 @@ FOLDERS = {
     "evaluate": "07_scores",
     "release": "08_release",
 }
+ACCOUNT = re.compile("[0-9a-f]{16}")
+_WRITING = threading.Lock()
 VERSIONED = ("torch", "transformers", "trl", "math-verify", "gguf", "xllamacpp")
 
 
@@ -51,7 +56,12 @@ class Task:
     settings: Mapping[str, Any]
     """The part of the recipe it depends on, as JSON values."""
     work: Callable[[], Mapping[str, Any]]
-    """Does it; returns counts for the manifest."""
+    """Does it; returns counts for the manifest. Those of `is_incomplete` decide whether the
+    next run does it again."""
+    lane: str = ""
+    """Tasks of one lane are done in order, and an error ends the lane alone."""
+    apart: bool = False
+    """Whether the lane has a thread of its own, beside the others; it starts no processes."""
 
     @property
     def key(self) -> str:
@@ -65,6 +75,8 @@ class Run:
 
     path: Path
     recipe: Recipe
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """Set when the run is to end at once: lanes with a thread of their own look at it."""
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage, e.g. `01_problems`."""
@@ -77,6 +89,14 @@ class Run:
     def benchmark(self, name: str) -> Path:
         """Return the file of a benchmark's problems."""
         return self.folder("problems") / "benchmarks" / f"{name}.parquet"
+
+    def sources(self, name: str) -> Path:
+        """Return the record of what a domain's (or `benchmarks/NAME`'s) sources gave."""
+        return self.folder("problems") / "sources" / f"{name}.json"
+
+    def published(self, domain: str) -> Path:
+        """Return the file of a domain's published traces: those of all its teachers."""
+        return self.folder("problems") / "traces" / f"{domain}.parquet"
 
     def traces(self, domain: str, teacher: str) -> Path:
         """Return the file of one teacher's traces in one domain."""
@@ -122,6 +142,20 @@ class Run:
         """Return the folder of engines' logs and pid files."""
         return self.path / "engines"
 
+    def account(self) -> str:
+        """Return the id that this run's costs are booked under: 16 hex digits.
+
+        Drawn by chance at the first call and kept in `account.txt`: it goes with the folder,
+        whatever that is called or copied to. Raises DataError where the file holds no such id.
+        """
+        file = self.path / "account.txt"
+        if not file.exists():
+            write_text(file, secrets.token_hex(8) + "\n")
+        account = file.read_text(encoding="utf-8").strip()
+        if not ACCOUNT.fullmatch(account):
+            raise DataError(f"{file}: {account!r} is no account (16 hex digits); remove the file")
+        return account
+
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest's entries by task key; empty where there is none yet.
@@ -141,9 +175,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:
-    """Return whether the task's entry matches its inputs, settings and outputs as they are."""
+    """Return whether the task's entry matches its inputs, settings and outputs as they are.
+
+    What is incomplete is not done.
+    """
     entry = manifest.get(task.key)
     if entry is None or entry["settings"] != content_hash(dict(task.settings)):
+        return False
+    if is_incomplete(entry):
         return False
     if any(not path.exists() for path in (*task.inputs, *task.outputs)):
         return False
@@ -151,6 +190,15 @@ def is_done(run: Run, task: Task, manifest: Mapping[str, Any]) -> bool:
     return _hashes_of(entry["inputs"]) == _hashes_of(
         _stamped(run, task.inputs, known)
     ) and _hashes_of(entry["outputs"]) == _hashes_of(_stamped(run, task.outputs, known))
+
+
+def is_incomplete(entry: Mapping[str, Any]) -> bool:
+    """Return whether requests of a task failed that another try may get answered.
+
+    Those count as `failed` and not also as `refused`; the next run asks them again.
+    """
+    counts = entry["counts"]
+    return bool(counts.get("failed", 0) > counts.get("refused", 0))
 
 
 def execute(run: Run, task: Task) -> Mapping[str, Any]:
@@ -164,13 +212,14 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
             raise DataError(f"{path}: no such file")
         if not path.exists():
             raise DataError(f"{path}: missing; `cuvee {_writer(run, path)}` writes it")
-    manifest = read_manifest(run.path)
-    inputs = _stamped(run, task.inputs, _known_hashes(manifest))
-    _forget(run, manifest, task)
+    inputs = _stamped(run, task.inputs, _known_hashes(read_manifest(run.path)))
+    _note(run, task, None)
+    for path in task.outputs:
+        remove(path)
     begin = time.time()
     log.info("begin %s", task.key)
     counts = dict(task.work())
-    manifest[task.key] = {
+    entry = {
         "inputs": inputs,
         "settings": content_hash(dict(task.settings)),
         "outputs": _stamped(run, task.outputs, {}),
@@ -179,21 +228,22 @@ def execute(run: Run, task: Task) -> Mapping[str, Any]:
         "seconds": round(time.time() - begin, 3),
         "versions": _versions(),
     }
-    _write_manifest(run.path, manifest)
+    _note(run, task, entry)
     log.info("done %s in %.1f s: %s", task.key, time.time() - begin, counts)
     return counts
 
 
-def _forget(run: Run, manifest: dict[str, Any], task: Task) -> None:
-    if manifest.pop(task.key, None) is not None:
-        _write_manifest(run.path, manifest)
-    for path in task.outputs:
-        remove(path)
-
-
-def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
-    text = json.dumps({"cuvee": __version__, "tasks": entries}, indent=1, sort_keys=True)
-    write_text(path / "MANIFEST.json", text + "\n")
+def _note(run: Run, task: Task, entry: Mapping[str, Any] | None) -> None:
+    """Write a task's entry into the manifest; None takes it out."""
+    with _WRITING:  # tasks of several lanes are done at once
+        entries = read_manifest(run.path)
+        if entry is None and task.key not in entries:
+            return
+        entries.pop(task.key, None)
+        if entry is not None:
+            entries[task.key] = dict(entry)
+        text = json.dumps({"cuvee": __version__, "tasks": entries}, indent=1, sort_keys=True)
+        write_text(run.path / "MANIFEST.json", text + "\n")
 
 
 def _writer(run: Run, path: Path) -> str:

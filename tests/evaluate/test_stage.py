@@ -17,6 +17,7 @@ from cuvee.models.random_model import write_random_model
 from cuvee.recipe import Recipe, parse_recipe
 from cuvee.records import Comparison, Problem, Score, Trace, problem_id, read_rows, write_rows
 from cuvee.runfolder import Run, Task, execute, is_done, read_manifest
+from cuvee.teach.ledger import Ledger
 
 torch.set_num_threads(1)
 
@@ -113,6 +114,12 @@ def test_every_model_gets_a_score_on_every_benchmark_and_every_pair_a_comparison
     assert len({t.id for t in traces}) == 6
 
 
+def test_an_evaluation_is_on_no_runs_account(folder: Path) -> None:
+    with Ledger.open(folder / "ledger.sqlite") as ledger:
+        assert ledger.spent(Run(folder, recipe(folder)).account()).total.answers == 0
+        assert ledger.count_answers() > 0
+
+
 def test_a_second_run_does_nothing(folder: Path) -> None:
     assert evaluate(Run(folder, recipe(folder))) == []
 
@@ -123,6 +130,7 @@ def test_lost_answers_come_from_the_ledger_and_a_retrained_model_is_asked_anew(
     run = Run(folder, recipe(folder))
     before = run.score_traces("base", "held").read_bytes()
     run.score_traces("base", "held").unlink()
+    (run.engines() / "base.log").unlink()
     file = run.specialist("math") / "model.safetensors"
     moved = {name: tensor * 1.1 for name, tensor in load_file(file).items()}
     save_file(moved, file, metadata={"format": "pt"})
@@ -133,6 +141,7 @@ def test_lost_answers_come_from_the_ledger_and_a_retrained_model_is_asked_anew(
     assert run.score_traces("base", "held").read_bytes() == before
     assert (counts(run, "base/held")["sent"], counts(run, "base/held")["from_ledger"]) == (0, 6)
     assert (counts(run, "math/held")["sent"], counts(run, "math/held")["from_ledger"]) == (6, 0)
+    assert not (run.engines() / "base.log").exists(), "no engine was started for what is known"
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_the_engine_starts(folder: Path) -> None:
@@ -145,6 +154,9 @@ def test_a_prompt_that_does_not_fit_is_refused_before_the_engine_starts(folder: 
 
 SERVER = """#!{python}
 import http.server, json, sys
+
+if "--version" in sys.argv:
+    sys.exit(print("1"))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

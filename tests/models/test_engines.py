@@ -10,15 +10,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cuvee.errors import EngineError, RecipeError
 from cuvee.models.checkpoint import identity
-from cuvee.models.engines import Engine, end_stale, serve, spawn
+from cuvee.models.engines import end_stale, engine_identity, serve, spawn
 from cuvee.models.gguf_write import write_gguf
 from cuvee.models.random_model import Architecture
-from cuvee.models.vllm import vllm_command
+from cuvee.models.vllm import vllm_command, vllm_environment
 from cuvee.recipe import Serve
 
 Checkpoint = Callable[[Architecture], Path]
@@ -34,6 +35,9 @@ server.serve_forever()
 
 FAKE_VLLM = """#!{python}
 import http.server, sys
+if "--version" in sys.argv:
+    print("INFO: detected platform cpu")
+    sys.exit(print("0.33.0"))
 port = int(sys.argv[sys.argv.index("--port") + 1])
 class Handler(http.server.BaseHTTPRequestHandler):
     asked = 0
@@ -91,14 +95,30 @@ def test_engine_says_what_it_serves_and_ends_with_its_block(
 def test_identity_of_an_engine_follows_the_weights_not_their_place(
     checkpoint: Checkpoint, small: Serve, tmp_path: Path
 ) -> None:
-    def served(name: str, quantization: str) -> Engine:
+    def known(name: str, quantization: str) -> str:
         file = tmp_path / f"{name}.gguf"
         write_gguf(checkpoint("llama"), file, quantization=quantization)
-        with serve(small, str(file), name=name, folder=tmp_path) as engine:
-            return engine
+        return engine_identity(small, str(file))
 
-    one, same, other = served("a", "F32"), served("b", "F32"), served("c", "Q8_0")
-    assert one.identity == same.identity != other.identity
+    assert known("a", "F32") == known("b", "F32") != known("c", "Q8_0")
+
+
+def test_identity_under_vllm_follows_weights_version_and_args_not_replicas_or_devices(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    def known(model: str, **changes: Any) -> str:
+        spec = Serve(engine="vllm", command=fake_vllm(tmp_path), **changes)
+        return engine_identity(spec, model)
+
+    model = str(checkpoint("llama"))
+    assert known(model) == known(model, replicas=2, devices=[0, 1], slots=3)
+    different = [known(model, args={"seed": 3}), known("owner/name"), identity(Path(model))]
+    assert known(model) not in different
+    before = known(model)
+    program = tmp_path / "vllm"
+    program.write_text(program.read_text().replace("0.33.0", "0.34.0"))
+    spec = Serve(engine="vllm", command=str(program))
+    assert engine_identity(spec, model) != before
 
 
 def test_a_broken_gguf_gives_the_reason_and_the_log(
@@ -200,7 +220,9 @@ def test_no_engine_outlives_a_parent_killed_with_kill_9(
 ) -> None:
     file = tmp_path / "m.gguf"
     write_gguf(checkpoint("llama"), file, quantization="F32")
-    spec = {"engine": engine, "slots": 1, "context": 64, "command": fake_vllm(tmp_path)}
+    spec: dict[str, Any] = {"engine": engine, "slots": 1, "context": 64}
+    if engine == "vllm":
+        spec["command"] = fake_vllm(tmp_path)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(spec=spec), str(tmp_path), str(file)],
         stdout=subprocess.PIPE,
@@ -213,6 +235,58 @@ def test_no_engine_outlives_a_parent_killed_with_kill_9(
     assert wait_until(lambda: not alive(pid))
     assert end_stale(tmp_path) == 0
     assert not list(tmp_path.glob("*.pid"))
+
+
+FAMILY = """
+import os, subprocess, sys, time
+stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+sleep = [sys.executable, "-c", stubborn]
+child = subprocess.Popen(sleep)
+own_group = subprocess.Popen(sleep, process_group=0)
+own_session = subprocess.Popen(sleep, start_new_session=True)
+with open(sys.argv[1], "w") as file:
+    print(child.pid, own_group.pid, own_session.pid, file=file)
+print('{"url": "http://127.0.0.1:1/v1"}', flush=True)
+time.sleep(600)
+"""
+
+
+def test_all_that_an_engine_started_is_gone_when_it_has_ended(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", FAMILY, str(pids)]
+    with spawn(command, name="s", folder=tmp_path, seconds=20):
+        family = [int(pid) for pid in pids.read_text().split()]
+        assert len(family) == 3
+        assert all(alive(pid) for pid in family)
+    assert not any(alive(pid) for pid in family)
+
+
+def test_what_a_dead_engine_left_behind_is_ended_too(tmp_path: Path) -> None:
+    def use() -> list[int]:
+        command = [sys.executable, "-c", FAMILY, str(tmp_path / "pids")]
+        with spawn(command, name="s", folder=tmp_path, seconds=20):
+            leader = json.loads((tmp_path / "s.pid").read_text())["pid"]
+            os.kill(leader, signal.SIGKILL)
+            assert wait_until(lambda: not alive(leader))
+        raise AssertionError("the death was not reported")
+
+    with pytest.raises(EngineError, match="ended by itself"):
+        use()
+    child, own_group, own_session = (int(pid) for pid in (tmp_path / "pids").read_text().split())
+    try:
+        assert not alive(child)
+        assert not alive(own_group)
+    finally:
+        os.kill(own_session, signal.SIGKILL)  # orphaned in a session of its own: not found
+
+
+def test_the_log_keeps_what_earlier_starts_wrote(tmp_path: Path) -> None:
+    program = "import sys; sys.exit('start ' + sys.argv[1])"
+    for start in ("one", "two"):
+        command = [sys.executable, "-c", program, start]
+        with pytest.raises(EngineError), spawn(command, name="s", folder=tmp_path, seconds=20):
+            pass
+    assert (tmp_path / "s.log").read_text().splitlines() == ["start one", "start two"]
 
 
 def test_end_stale_ends_what_runs_and_leaves_a_reused_process_id_alone(tmp_path: Path) -> None:
@@ -254,9 +328,29 @@ def test_vllm_command_holds_what_the_recipe_says(tmp_path: Path) -> None:
     ]
 
 
+def test_replicas_are_vllms_data_parallel_size(tmp_path: Path) -> None:
+    spec = Serve(engine="vllm", command=fake_vllm(tmp_path), replicas=2, devices=[3, 1])
+    assert vllm_command(spec, "m", 1)[-2:] == ["--data-parallel-size", "2"]
+    assert vllm_environment(spec) == {"CUDA_VISIBLE_DEVICES": "3,1"}
+
+
+def test_vllm_that_cannot_say_its_version_is_an_error(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\necho no module named torch >&2\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(EngineError, match=r"(?s)exit code 3.*no module named torch"):
+        engine_identity(Serve(engine="vllm", command=str(program)), "owner/name")
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    with pytest.raises(EngineError, match=r"nothing within 0\.3 s"):
+        engine_identity(Serve(engine="vllm", command=str(program), start_timeout=0.3), "owner/name")
+
+
 def test_vllm_flags_of_ours_and_a_missing_command_are_refused(tmp_path: Path) -> None:
     spec = Serve(engine="vllm", command=fake_vllm(tmp_path), args={"max-model-len": 5})
     with pytest.raises(RecipeError, match=r"max_model_len.*serve\.context"):
+        vllm_command(spec, "m", 1)
+    spec = Serve(engine="vllm", command=fake_vllm(tmp_path), args={"data_parallel_size": 2})
+    with pytest.raises(RecipeError, match=r"data_parallel_size.*serve\.replicas"):
         vllm_command(spec, "m", 1)
     with pytest.raises(RecipeError, match=r"serve\.command: missing"):
         vllm_command(Serve(engine="vllm"), "m", 1)
@@ -271,7 +365,6 @@ def test_vllm_is_waited_for_and_ended(checkpoint: Checkpoint, tmp_path: Path) ->
         environment = Path(f"/proc/{engine.pid}/environ").read_text()
         assert "CUDA_VISIBLE_DEVICES=0,2\0" in environment
         assert engine.model == str(model)
-        assert engine.identity != identity(model)
     assert not alive(engine.pid)
     assert "fake vllm" in (tmp_path / "v.log").read_text()
 

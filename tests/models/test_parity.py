@@ -70,7 +70,7 @@ def exact_engine(file: Path) -> Iterator[Engine]:
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(p)
-    yield Engine(url=f"{server.listening_address}/v1", model="exact", identity="", pid=0)
+    yield Engine(url=f"{server.listening_address}/v1", model="exact", pid=0)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])

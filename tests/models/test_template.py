@@ -10,7 +10,7 @@ from cuvee.errors import DataError
 from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.random_model import Architecture
 from cuvee.models.template import end_of_turn, render_prompt, target_text
-from cuvee.models.tokens import IGNORED, count_target, encode_example, text_ids
+from cuvee.models.tokens import IGNORED, count_targets, encode_example, text_ids
 
 # As R1-Distill's: opens the reasoning for the model, strips it from past turns.
 R1_STYLE = (
@@ -72,7 +72,7 @@ def test_loss_covers_the_target_and_its_end_and_nothing_of_the_prompt(
     assert encoded.labels[: len(prompt)] == [IGNORED] * len(prompt)
     assert encoded.labels[len(prompt) :] == encoded.input_ids[len(prompt) :]
     assert encoded.labels[-1] == tokenizer.eos_token_id
-    assert count_target(tokenizer, "q", "r", "a") == len(encoded.labels) - len(prompt)
+    assert count_targets(tokenizer, [("q", "r", "a")]) == [len(encoded.labels) - len(prompt)]
 
 
 def test_no_beginning_of_sequence_is_added_twice(tokenizer: PreTrainedTokenizerBase) -> None:

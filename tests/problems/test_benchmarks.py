@@ -40,6 +40,9 @@ def test_a_declared_benchmark_inherits_from_its_domain() -> None:
         "Do: {question}",
         2,
     )
+    told = {"problems": {"source": "b.jsonl", "traces": "t"}, "domain": "m", "samples": 2}
+    with pytest.raises(RecipeError, match=r"sums.problems.traces: a benchmark is answered by"):
+        resolve_benchmark("sums", Benchmark.model_validate(told), made)
     other = declared.model_copy(update={"verifier": "none"})
     assert asked(resolve_benchmark("sums", other, made)).ask("why?") == "why?"
 
@@ -50,9 +53,10 @@ def test_what_cannot_be_resolved_is_refused_by_name() -> None:
         resolve_benchmark("math500", 1, made)
     with pytest.raises(RecipeError, match=r"evaluate.benchmarks.aime26: not a benchmark.*aime24"):
         resolve_benchmark("aime26", 1, made)
-    for name in ("livecodebench", "gpqa_diamond"):
-        with pytest.raises(RecipeError, match=f"{name}: cannot be run: .* not built yet"):
-            resolve_benchmark(name, 1, made)
+    with pytest.raises(RecipeError, match=r"livecodebench: cannot be run by name: .*test\*.jsonl"):
+        resolve_benchmark("livecodebench", 1, made)
+    chosen = resolve_benchmark("gpqa_diamond", 1, recipe(g={"verifier": "choice"}))
+    assert (chosen.verifier, chosen.source.config) == ("choice", "gpqa_diamond")
 
 
 def test_a_prompt_without_a_question_is_refused() -> None:

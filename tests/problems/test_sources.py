@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cuvee.errors import DataError, RecipeError
-from cuvee.problems.sources import Asked, Loaded, load
+from cuvee.problems.items import Answered
+from cuvee.problems.sources import Asked, Found, Loaded, load, open_source
 from cuvee.recipe import Source
 from cuvee.records import problem_id
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 NUMINA = {
     "problem": "Find $x$ if $x + 2 = 5$.",
@@ -144,11 +144,14 @@ def test_code_without_usable_tests_is_dropped(tmp_path: Path) -> None:
 
 def test_a_missing_column_names_file_row_and_column(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "n.jsonl", [NUMINA, {"problem": "no gold"}])
-    with pytest.raises(DataError, match=r"n.jsonl, line 2: no column for 'gold': looked for gold"):
+    with pytest.raises(DataError, match=r"n.jsonl, line 2: no column 'answer'.* has \['problem'\]"):
         load_as(path)
+    bare = write_lines(tmp_path / "b.jsonl", [{"problem": "no gold"}])
+    with pytest.raises(DataError, match=r"b.jsonl, line 1: no column for 'gold': looked for gold"):
+        load_as(bare)
     with pytest.raises(DataError, match=r"line 1: no column 'result'"):
         load_as(path, columns={"gold": "result"})
-    with pytest.raises(RecipeError, match=r"columns maps \['golds'\]; known"):
+    with pytest.raises(RecipeError, match=r"columns maps golds; known: question, gold"):
         load_as(path, columns={"golds": "answer"})
 
 
@@ -226,7 +229,7 @@ def test_generators_are_sources() -> None:
         load_as("generator:algebra", count=1)
     with pytest.raises(RecipeError, match="needs `count`"):
         load_as("generator:arithmetic", limit=3)
-    with pytest.raises(RecipeError, match="where and columns"):
+    with pytest.raises(RecipeError, match="where, columns and traces"):
         load_as("generator:arithmetic", count=1, where={"a": 1})
 
 
@@ -261,27 +264,74 @@ def test_hub_data_sets_are_read_whole_or_streamed(
 
 
 REAL = [
-    ("gsm8k/test.jsonl", "math", 1319, "18"),
-    ("math500/test.jsonl", "math", 500, r"\left( 3, \frac{\pi}{2} \right)"),
-    ("aime24/test.jsonl", "math", 30, "204"),
-    ("aime25/aime25_qwq_prompts.jsonl", "math", 30, "70"),
-    ("math_train_7474/math_train.json", "math", 7474, "0"),  # four golds are empty
-    ("mbpp/mbpp.jsonl", "code", 974, None),
-    ("mbpp/mbpp_sanitized.jsonl", "code", 427, None),
+    ("aime24/aime24_qwq_prompts.jsonl", "math", 30, {}, "204"),
+    ("aime24/test.jsonl", "math", 30, {}, "204"),
+    ("aime25/aime25_nemo.jsonl", "math", 30, {}, "70"),
+    ("aime25/aime25_qwq_prompts.jsonl", "math", 30, {}, "70"),
+    ("aime_1983_2023/aime.json", "math", 975, {}, "60"),
+    ("aimo_validation/aimo-validation-aime.jsonl", "math", 90, {}, "116"),
+    ("aimo_validation/aimo-validation-amc.jsonl", "math", 83, {}, "142"),
+    ("amc23/test.jsonl", "math", 40, {}, "27"),
+    ("cot_marco_o1_demo/CoT_demo.json", "none", 125, {}, None),
+    ("cot_s1k_gemini_sample/reasoning_dataset.parquet", "none", 5, {}, r"a^2 + b^2 \leq 2"),
+    ("cot_thinking_traces_qwen3/items.json", "math", 160, {"no_gold": 40}, "670"),
+    ("gsm8k/test.jsonl", "math", 1319, {}, "18"),
+    ("gsm8k/train.jsonl", "math", 7473, {}, "72"),
+    ("math500/test.jsonl", "math", 500, {}, r"\left( 3, \frac{\pi}{2} \right)"),
+    ("math_train_7474/math_train.json", "math", 7470, {"no_gold": 4}, "0"),
+    ("mmlu_stem/test.jsonl", "choice", 3018, {}, "C"),
+    ("olympiadbench/test.jsonl", "math", 675, {}, "2"),
+    ("outputs_nemo_math/openmathinstruct2_100.jsonl", "math", 100, {}, "2"),
+    ("humaneval/HumanEval.jsonl.gz", "code", 164, {}, "assert"),
+    ("humaneval/example_problem.jsonl", "code", 1, {}, "assert"),
+    ("mbpp/mbpp.jsonl", "code", 974, {}, "assert"),
+    ("mbpp/mbpp_sanitized.jsonl", "code", 427, {}, "assert"),
+    pytest.param(
+        "mbpp_plus/MbppPlus-v0.1.0.jsonl", "code", 399, {}, "reference", marks=pytest.mark.slow
+    ),
 ]
+"""File, verifier, problems, rows dropped in reading, and the first gold or kind of tests."""
 
 
-@pytest.mark.parametrize(("name", "verifier", "count", "gold"), REAL, ids=[r[0] for r in REAL])
+@pytest.mark.parametrize(
+    ("name", "verifier", "count", "dropped", "first"),
+    REAL,
+    ids=lambda value: value if isinstance(value, str) and "/" in value else "",
+)
 def test_published_files_load_as_they_are(
-    name: str, verifier: str, count: int, gold: str | None
+    data: Path, name: str, verifier: str, count: int, dropped: dict[str, int], first: str | None
 ) -> None:
-    path = SHARED / name
-    if not path.is_file():
-        pytest.skip("needs the published file beside the repository")
-    loaded = load_as(path, verifier)
-    assert len(loaded.problems) + len(loaded.dropped) == count
-    assert [d.reason for d in loaded.dropped] == ["no_gold"] * (4 if count == 7474 else 0)
-    if gold is not None:
-        assert loaded.problems[0].gold == gold
+    loaded = load_as(data / name, verifier)
+    assert len(loaded.problems) == count
+    assert Counter(row.reason for row in loaded.dropped) == dropped
+    problem = loaded.problems[0]
+    if verifier == "code":
+        assert json.loads(problem.tests or "")["kind"] == first
+        assert problem.gold
     else:
-        assert json.loads(loaded.problems[0].tests or "")["kind"] == "assert"
+        assert problem.gold == first
+
+
+def test_prompts_whose_tests_were_not_published_are_dropped(data: Path) -> None:
+    loaded = load_as(data / "livecodebench" / "livecodebench_v5.jsonl", "code")
+    assert loaded.problems == []
+    assert Counter(row.reason for row in loaded.dropped) == {"no_tests": 279}
+
+
+def test_real_published_traces_are_read(data: Path) -> None:
+    def answers(name: str) -> list[Answered]:
+        source = Source(source=str(data / name), traces="t")
+        opened = open_source(source, Asked("d", "none", str), limit=None)
+        return [a for o in opened.outcomes if isinstance(o, Found) for a in o.answers]
+
+    marco = answers("cot_marco_o1_demo/CoT_demo.json")
+    assert len(marco) == 125
+    assert sum(bool(a.reasoning and a.answer) for a in marco) == 125
+    gemini = answers("cot_s1k_gemini_sample/reasoning_dataset.parquet")
+    assert [bool(a.reasoning and a.answer) for a in gemini] == [True] * 5
+
+
+def test_rows_of_several_shapes_in_one_file_are_an_error(data: Path) -> None:
+    mixed = data / "outputs_nemo_math" / "contamination_example.jsonl"
+    with pytest.raises(DataError, match=r"line 3: no column 'question', which the first row had"):
+        load_as(mixed)

@@ -1,6 +1,7 @@
 """The stage on small recipes, run task by task as the pipeline runs them."""
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import pytest
 from cuvee.errors import DataError
 from cuvee.problems.stage import tasks
 from cuvee.recipe import parse_recipe
-from cuvee.records import Dropped, Problem, read_rows
+from cuvee.records import Dropped, Problem, Trace, content_hash, read_rows
 from cuvee.runfolder import Run, execute, is_done, read_manifest
 
 SUM = {"source": "generator:arithmetic", "count": 60}
@@ -64,7 +65,8 @@ def test_everything_left_out_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert counts["m"]["problems"] == 1
     assert counts["m"]["dropped"] == dict(sorted(found.items()))
     details = [d.detail for d in read_rows(run.dropped("problems", "m"), Dropped)]
-    assert any((detail or "").startswith("b ") for detail in details)
+    assert all((detail or "").startswith(f"{source} p.jsonl, line ") for detail in details)
+    assert any(": b " in (detail or "") for detail in details)
 
 
 def test_a_second_run_does_nothing_and_a_changed_source_file_reruns_its_task(
@@ -124,7 +126,7 @@ def test_benchmarks_come_first_and_may_share_a_domains_name(tmp_path: Path) -> N
     with contextlib.ExitStack() as resources:
         listed = tasks(run, resources)
     assert [task.name for task in listed] == ["benchmarks/sums", "sums"]
-    assert len({path for task in listed for path in task.outputs}) == 4
+    assert len({path for task in listed for path in task.outputs}) == 3 + 4
     run_all(run)
     held_out = {p.id for p in read_rows(run.benchmark("sums"), Problem)}
     assert not held_out & {p.id for p in read_rows(run.problems("sums"), Problem)}
@@ -195,3 +197,129 @@ def test_a_missing_source_file_is_named(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", {"m": {"verifier": "math", "problems": [source]}})
     with pytest.raises(DataError, match=r"gone.jsonl: no such file"):
         run_all(run)
+
+
+def published(run: Run, name: str) -> list[Trace]:
+    return read_rows(run.published(name), Trace)
+
+
+def record(run: Run, name: str) -> list[dict[str, Any]]:
+    listed = json.loads(run.sources(name).read_text(encoding="utf-8"))
+    assert isinstance(listed, list)
+    return listed
+
+
+def told_run(tmp_path: Path, rows: Sequence[Mapping[str, Any]], **domain: Any) -> Run:
+    source = {"source": write_lines(tmp_path / "t.jsonl", rows), "traces": "r1"}
+    teachers = [{"name": "r1", "published": True}]
+    section = {"problems": [source], "verifier": "math", **domain}
+    return open_run(tmp_path / "run", {"m": section}, teachers=teachers)
+
+
+def solved(question: str, *texts: str, answer: str | None = "2") -> dict[str, Any]:
+    return {"problem": question, "answer": answer, "generations": list(texts)}
+
+
+def test_published_traces_of_kept_problems_are_written_and_numbered(tmp_path: Path) -> None:
+    rows = [
+        solved("What is 1 + 1?", "<think>\na\n</think>\n\\boxed{2}", "<think>\nb"),
+        solved("What is 1 + 1?", "<think>\nc\n</think>\n\\boxed{2}", ""),
+        solved("what is 1+1", "<think>\nd\n</think>\n\\boxed{2}"),
+        solved("Prove that there is no largest one.", "<think>\ne\n</think>", answer="proof"),
+    ]
+    run = told_run(tmp_path, rows)
+    counts = run_all(run)["m"]
+    (problem,) = read_rows(run.problems("m"), Problem)
+    traces = published(run, "m")
+    assert [(t.sample, t.reasoning, t.finish_reason) for t in traces] == [
+        (0, "a", "stop"),
+        (1, "b", "length"),
+        (2, "c", "stop"),
+    ]
+    for trace in traces:
+        assert (trace.problem_id, trace.model, trace.request) == (problem.id, "r1", "")
+        assert trace.id == content_hash("published", "r1", problem.id, trace.sample)
+    assert (counts["traces"], counts["traces_of_dropped"]) == (3, 1)
+    (found,) = record(run, "m")
+    assert found["traces"] == {"teacher": "r1", "n": 4, "empty": 1}
+    assert reasons(run, "m") == {"exact_duplicate": 2, "gold_is_proof": 1}
+
+
+def test_what_each_source_gave_is_recorded(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": "What is 2 + 2?", "answer": "4", "ok": True},
+        {"question": "What is 3 + 3?", "answer": None, "ok": True},
+        {"question": "What is 4 + 4?", "answer": "8", "ok": False},
+    ]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    sources = [{"source": path, "where": {"ok": True}, "licence": "MIT"}, SUM]
+    run = open_run(
+        tmp_path / "run",
+        {"m": {"verifier": "math", "problems": sources}},
+        evaluate={"benchmarks": {"b": {"domain": "m", "problems": {**SUM, "seed": 9}}}},
+    )
+    run_all(run)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert record(run, "m") == [
+        {
+            "source": path,
+            "config": None,
+            "split": None,
+            "revision": f"sha256:{digest}",
+            "licence": "MIT",
+            "rows": 3,
+            "filtered": 1,
+            "problems": 1,
+            "dropped": {"no_gold": 1},
+            "later_turns": 0,
+            "traces": None,
+        },
+        {**record(run, "benchmarks/b")[0], "dropped": {}},
+    ]
+    assert published(run, "m") == []
+
+
+def test_without_a_gold_problems_stay_where_teachers_vote(tmp_path: Path) -> None:
+    rows = [solved("What is 1 + 1?", answer=None), solved("What is 2 + 2?", answer="4")]
+    run = told_run(tmp_path, rows, select={"agreement": 0.7})
+    counts = run_all(run)["m"]
+    assert [p.gold for p in read_rows(run.problems("m"), Problem)] == [None, "4"]
+    assert counts["gold_not_checked"] == 1
+
+
+def test_conversations_without_a_verifier_are_problems_and_traces(tmp_path: Path) -> None:
+    talk = [
+        {"from": "human", "value": "Hello?"},
+        {"from": "gpt", "value": "Hi!"},
+        {"from": "human", "value": "Bye"},
+    ]
+    run = told_run(tmp_path, [{"conversations": talk}], verifier="none")
+    run_all(run)
+    (problem,) = read_rows(run.problems("m"), Problem)
+    (trace,) = published(run, "m")
+    assert (problem.question, problem.prompt, trace.answer) == ("Hello?", "Hello?", "Hi!")
+    assert record(run, "m")[0]["later_turns"] == 1
+
+
+def test_shards_are_inputs_and_a_new_shard_reruns_the_task(tmp_path: Path) -> None:
+    for n in range(2):
+        write_lines(tmp_path / f"s-{n}.jsonl", [{"question": f"What is {n}?", "answer": str(n)}])
+    pattern = {"source": str(tmp_path / "s-*.jsonl")}
+    run = open_run(tmp_path / "run", {"m": {"verifier": "math", "problems": [pattern]}})
+    run_all(run)
+    places = [p.place for p in read_rows(run.problems("m"), Problem)]
+    assert places == ["s-0.jsonl, line 1", "s-1.jsonl, line 1"]
+    write_lines(tmp_path / "s-2.jsonl", [{"question": "What is 2?", "answer": "2"}])
+    with contextlib.ExitStack() as resources:
+        (task,) = tasks(run, resources)
+    assert not is_done(run, task, read_manifest(run.path))
+    gone = {"source": str(tmp_path / "none-*.jsonl")}
+    other = open_run(tmp_path / "other", {"m": {"verifier": "math", "problems": [gone]}})
+    with pytest.raises(DataError, match=r"none-\*.jsonl: no such file"):
+        run_all(other)
+
+
+def test_nothing_of_the_work_is_left_behind(tmp_path: Path) -> None:
+    run = told_run(tmp_path, [solved("What is 1 + 1?", "2")])
+    run_all(run)
+    assert [p.name for p in run.path.rglob(".*")] == []

@@ -40,7 +40,7 @@ def released(finished: Run) -> Run:
 
 
 def test_the_recipe_decides_what_is_released(finished: Run) -> None:
-    assert list(found(finished)) == ["report", "card", "gguf/Q8_0"]
+    assert list(found(finished)) == ["report", "card", "data_card", "gguf/Q8_0"]
     bare = changed(finished, release={"card": False, "gguf": []})
     assert list(found(bare)) == ["report"]
 
@@ -48,6 +48,7 @@ def test_the_recipe_decides_what_is_released(finished: Run) -> None:
 def test_all_of_it_is_written_and_a_second_run_does_nothing(released: Run) -> None:
     folder = released.folder("release")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "DATA_CARD.md",
         "README.md",
         "report.html",
         "small-blend.Q8_0.gguf",
@@ -56,22 +57,37 @@ def test_all_of_it_is_written_and_a_second_run_does_nothing(released: Run) -> No
     assert all(states(released).values())
 
 
-def test_a_changed_trace_rewrites_report_and_card_but_not_the_model(released: Run) -> None:
+def test_a_changed_trace_rewrites_report_and_cards_but_not_the_model(released: Run) -> None:
     file = released.traces("math", "alice")
     write_rows(file, read_rows(file, Trace)[1:], Trace)
-    assert states(released) == {"report": False, "card": False, "gguf/Q8_0": True}
+    assert states(released) == {
+        "report": False,
+        "card": False,
+        "data_card": False,
+        "gguf/Q8_0": True,
+    }
 
 
 def test_how_requests_are_sent_changes_the_printed_recipe_alone(released: Run) -> None:
     teachers = [{**t, "concurrency": 3} for t in released.recipe.model_dump()["teachers"]]
     run = changed(released, teachers=teachers)
-    assert states(run) == {"report": False, "card": True, "gguf/Q8_0": True}
+    assert states(run) == {
+        "report": False,
+        "card": True,
+        "data_card": True,
+        "gguf/Q8_0": True,
+    }
 
 
-def test_terms_of_a_teacher_stand_in_report_and_card(released: Run) -> None:
+def test_terms_of_a_teacher_stand_in_report_and_cards(released: Run) -> None:
     teachers = [{**t, "terms": "MIT"} for t in released.recipe.model_dump()["teachers"]]
     run = changed(released, teachers=teachers)
-    assert states(run) == {"report": False, "card": False, "gguf/Q8_0": True}
+    assert states(run) == {
+        "report": False,
+        "card": False,
+        "data_card": False,
+        "gguf/Q8_0": True,
+    }
 
 
 def test_what_is_missing_is_named_with_the_stage_that_writes_it(finished: Run) -> None:

@@ -1,9 +1,16 @@
-"""Traces and problems for the tests of select, made in one line each."""
+"""Traces and problems for the tests of select, made in one line each; real traces."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cuvee.records import Problem, Trace, Verdict
+from cuvee.select.objection import Objection
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 SOUND = Trace(
     id="t",
@@ -33,7 +40,7 @@ def a_verdict(trace: Trace, name: Any = "correct") -> Verdict:
         problem_id=trace.problem_id,
         domain=trace.domain,
         verdict=name,
-        reason="equal" if name == "correct" else "different",
+        reason={"correct": "equal", "wrong": "different"}.get(name, "no_final_answer"),
         extracted=None,
         expected=None,
         detail=None,
@@ -54,3 +61,18 @@ def a_problem(name: str) -> Problem:
         tests=None,
         meta="{}",
     )
+
+
+def reason(objection: Objection | None) -> str | None:
+    return None if objection is None else objection.reason
+
+
+@pytest.fixture
+def data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent: real traces")
+    return SHARED
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]

@@ -8,8 +8,8 @@ import pytest
 from cuvee.recipe import Serve, Teacher, parse_recipe
 from cuvee.recipe.serving import Sampling
 from cuvee.runfolder import Run
-from cuvee.teach.client import Request, ask
-from cuvee.teach.endpoints import open_teacher
+from cuvee.teach.client import Books, Request, ask
+from cuvee.teach.endpoints import find_teacher
 from cuvee.teach.ledger import Ledger
 
 GGUF = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,13 +38,15 @@ def test_served_gguf_teaches_and_a_second_time_comes_from_the_ledger(tmp_path: P
     questions = ["What is the capital of France?", "What colour is the sky on a clear day?"]
     requests = [Request(f"p{i}", "m", 0, text, seed=i) for i, text in enumerate(questions)]
     with ExitStack() as resources, Ledger.open(tmp_path / "ledger.sqlite") as ledger:
-        endpoint = open_teacher(teacher, run=Run(tmp_path, recipe), resources=resources)
-        first, usage = ask(
-            endpoint, requests, sampling=teacher.sampling, ledger=ledger, label="smol"
+        found = find_teacher(teacher, run=Run(tmp_path, recipe))
+        answers = ask(
+            found.start(resources), requests, sampling=teacher.sampling, books=Books(ledger)
         )
-        again, usage_again = ask(
-            endpoint, requests, sampling=teacher.sampling, ledger=ledger, label="smol"
-        )
+        first = list(answers)
+        # A second time it need not even run.
+        held = ask(found.endpoint, requests, sampling=teacher.sampling, books=Books(ledger))
+        again = list(held)
+        usage, usage_again = answers.usage(), held.usage()
     # Not the capital: in 4 bits this model no longer knows it (in F16 it does).
     assert "blue" in first[1].answer.lower()
     assert (usage.sent, usage_again.sent, usage_again.from_ledger) == (2, 0, 2)

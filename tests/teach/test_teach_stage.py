@@ -11,63 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from cuvee.errors import DataError, RecipeError, TeacherError
 from cuvee.models.checkpoint import resolve
-from cuvee.problems import arithmetic
-from cuvee.recipe import parse_recipe
-from cuvee.records import Problem, Trace, dumps, problem_id, read_rows, write_rows
-from cuvee.runfolder import Run, Task, execute, is_done, read_manifest
+from cuvee.records import Problem, Trace, read_rows, write_rows
+from cuvee.runfolder import Run, Task, execute, is_done, is_incomplete, read_manifest
 from cuvee.teach.client import request_seed
-from cuvee.teach.endpoints import open_teacher
+from cuvee.teach.endpoints import find_teacher
 from cuvee.teach.stage import tasks
 
-from .conftest import Behaviour, Body, Loopback, answer_well
+from .conftest import Behaviour, Body, Loopback, answer_well, content_of
+from .runs import a_run, problems, remote, scripted
 
 Serve = Callable[[Behaviour], Loopback]
-
-
-def problems(domain: str, count: int) -> list[Problem]:
-    items = arithmetic.generate(count, seed=5, args={})
-    return [
-        Problem(
-            id=problem_id(item.question, item.gold, None),
-            domain=domain,
-            source="generator:arithmetic",
-            question=item.question,
-            prompt=f"{domain}: {item.question}",
-            verifier="math",
-            gold=item.gold,
-            tests=None,
-            meta=dumps(item.meta),
-        )
-        for item in items
-    ]
-
-
-def a_run(tmp_path: Path, teachers: list[dict[str, Any]], *, folder: str = "run") -> Run:
-    source = {"source": "generator:arithmetic", "count": 6}
-    domain = {"problems": [source], "verifier": "math"}
-    recipe = parse_recipe(
-        {
-            "name": "test",
-            "base": "random:two-layer",
-            "ledger": str(tmp_path / "ledger.sqlite"),
-            "domains": {"math": domain, "more": domain},
-            "teachers": teachers,
-        },
-        where="test",
-    )
-    run = Run(tmp_path / folder, recipe)
-    for name in recipe.domains:
-        write_rows(run.problems(name), problems(name, 6), Problem)
-    return run
-
-
-def remote(server: Loopback, **changes: Any) -> dict[str, Any]:
-    return {"name": "alice", "url": server.url, "model": "m", "retries": 1} | changes
-
-
-def scripted(**changes: Any) -> dict[str, Any]:
-    script = {"skill": 0.5, "faults": ["wrong_result", "no_answer"], "http_faults": 0.0}
-    return {"name": "bob", "scripted": script | changes}
 
 
 Work = Callable[[Run], dict[str, dict[str, Any]]]
@@ -108,6 +61,7 @@ def test_every_problem_is_asked_every_sample_in_order(
         "sent": 18,
         "from_ledger": 0,
         "failed": 0,
+        "refused": 0,
         "truncated": 0,
         "prompt_tokens": 18 * 11,
         "completion_tokens": 18 * 22,
@@ -142,6 +96,9 @@ def test_what_cannot_change_an_answer_does_not_ask_again(serve: Serve, tmp_path:
     indifferent = {
         "concurrency": 3,
         "timeout": 5,
+        "deadline": 50,
+        "stream": True,
+        "usd_per_mtok": {"input": 1, "output": 2},
         "retries": 0,
         "terms": "MIT",
         "key_env": "K",
@@ -165,7 +122,7 @@ def test_a_teacher_of_one_domain_has_one_task_and_all_its_domains_come_in_a_row(
     ]
 
 
-def test_some_failures_are_rows_and_a_warning_that_names_the_file(
+def test_a_refused_request_is_a_row_and_a_warning_and_not_asked_again(
     serve: Serve, tmp_path: Path, work: Work, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def one_fails(request: web.Request, body: Body, tries: int) -> web.StreamResponse:
@@ -176,10 +133,39 @@ def test_some_failures_are_rows_and_a_warning_that_names_the_file(
     server = serve(one_fails)
     run = a_run(tmp_path, [remote(server)])
     counts = work(run)
-    assert counts["math/alice"]["failed"] == 1
+    assert (counts["math/alice"]["failed"], counts["math/alice"]["refused"]) == (1, 1)
     errors = [t.error for t in read_rows(run.traces("math", "alice"), Trace) if t.error]
     assert errors == ["HTTP 400: too long"]
-    assert str(run.traces("math", "alice")) in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "math/alice: the server refused 1 of 6 requests for good" in said
+    assert "HTTP 400: too long" in said
+    assert work(run) == {}
+
+
+def test_requests_that_failed_for_now_are_asked_again_by_the_next_run(
+    serve: Serve, tmp_path: Path, work: Work, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = True
+
+    async def one_fails(request: web.Request, body: Body, tries: int) -> web.StreamResponse:
+        if broken and "more" in content_of(body) and len(server.bodies) % 4 == 0:
+            return web.json_response({"error": "boiler room"}, status=500)
+        return await answer_well(request, body, tries)
+
+    server = serve(one_fails)
+    run = a_run(tmp_path, [remote(server, retries=0, concurrency=1)])
+    counts = work(run)
+    failed = counts["more/alice"]["failed"]
+    assert 0 < failed < 6
+    assert f"more/alice: {failed} of 6 requests failed" in capfd.readouterr().err
+    entries = read_manifest(run.path)
+    assert not is_incomplete(entries["teach/math/alice"])
+    assert is_incomplete(entries["teach/more/alice"])
+    broken = False
+    again = work(run)
+    assert set(again) == {"more/alice"}
+    assert (again["more/alice"]["sent"], again["more/alice"]["from_ledger"]) == (failed, 6 - failed)
+    assert work(run) == {}
 
 
 def test_if_everything_failed_the_stage_fails_with_the_reason_and_writes_nothing(
@@ -243,8 +229,7 @@ def teachers_of(run: Run) -> Iterator[dict[str, Any]]:
 
 def test_a_scripted_teachers_identity_changes_with_script_and_problems(tmp_path: Path) -> None:
     def identity(run: Run) -> str:
-        with ExitStack() as resources:
-            return open_teacher(run.recipe.teachers[0], run=run, resources=resources).identity
+        return find_teacher(run.recipe.teachers[0], run=run).endpoint.identity
 
     first = a_run(tmp_path, [scripted()])
     plain = identity(first)

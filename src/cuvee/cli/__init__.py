@@ -15,6 +15,8 @@ import typer
 
 from cuvee import __version__
 from cuvee.cli import conformance as conforming
+from cuvee.cli import explain as explaining
+from cuvee.cli import ledger as ledgers
 from cuvee.cli import merge as merging
 from cuvee.cli import run as running
 from cuvee.cli import verify as verifying
@@ -87,8 +89,10 @@ def _register() -> None:
     app.command(rich_help_panel="Around a run", epilog=example)(merging.diff)
     examples = conforming.EXAMPLES
     app.command(rich_help_panel="Around a run", epilog=examples)(conforming.conformance)
+    app.add_typer(ledgers.app, name="ledger", rich_help_panel="Around a run")
     example = "Example: cuvee status runs/demo"
     app.command(rich_help_panel="Around a run", epilog=example)(running.status)
+    app.command(rich_help_panel="Around a run", epilog=explaining.EXAMPLES)(explaining.explain)
     example = "Example: cuvee init my.yaml"
     app.command(rich_help_panel="Around a run", epilog=example)(running.init)
     example = "Example: cuvee schema > recipe.schema.json"

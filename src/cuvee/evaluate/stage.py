@@ -29,11 +29,12 @@ from cuvee.evaluate.protocol import (
 from cuvee.evaluate.statistics import Outcomes
 from cuvee.evaluate.table import comparison_rows, outcomes, score_row
 from cuvee.models.checkpoint import load_tokenizer, resolve
-from cuvee.models.engines import serve
+from cuvee.models.engines import engine_identity, serve
 from cuvee.models.gguf_write import write_gguf
 from cuvee.models.template import render_prompt
 from cuvee.models.tokens import text_ids
 from cuvee.problems.benchmarks import ResolvedBenchmark
+from cuvee.progress import metered
 from cuvee.recipe import Recipe
 from cuvee.records import (
     Comparison,
@@ -46,9 +47,10 @@ from cuvee.records import (
     write_rows,
 )
 from cuvee.runfolder import Run, Task
-from cuvee.teach.client import Endpoint, ask
+from cuvee.teach.client import Books, Endpoint, Usage, ask
 from cuvee.teach.ledger import Ledger
-from cuvee.teach.stage import requests_of
+from cuvee.teach.reach import Opener, Reachable, one_at_a_time, reach
+from cuvee.teach.stage import ProblemRequests
 from cuvee.verify import sandbox
 from cuvee.verify.check import check_traces
 
@@ -59,8 +61,10 @@ class Bench:
 
     run: Run
     open_ledger: Callable[[], Ledger]
-    open_model: Callable[[str], Endpoint]
-    """Serves a model of the run, and ends the one before."""
+    found: Callable[[str], Reachable]
+    """A model of the run, hashed once."""
+    opened: Opener
+    """Serves a model, and ends the one before."""
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
@@ -73,39 +77,33 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     if not resolved:
         return []
     open_ledger = functools.cache(lambda: resources.enter_context(Ledger.open(run.recipe.ledger)))
-    bench = Bench(run, open_ledger, _one_at_a_time(run, resources))
-    found: list[Task] = []
+    found_once = functools.cache(lambda model: _find(run, model))
+    bench = Bench(run, open_ledger, found_once, one_at_a_time(resources))
+    every: list[Task] = []
     for model in models(run.recipe):
         if run.recipe.evaluate.serve.engine == "llama.cpp":
-            found.append(_export_task(run, model))
-        found += [_answer_task(bench, model, benchmark) for benchmark in resolved]
-    return [*found, _scores_task(run, resolved)]
+            every.append(_export_task(run, model))
+        every += [_answer_task(bench, model, benchmark) for benchmark in resolved]
+    return [*every, _scores_task(run, resolved)]
 
 
-def _one_at_a_time(run: Run, resources: ExitStack) -> Callable[[str], Endpoint]:
-    """Return what serves a model, ending the one before: two rarely fit into one machine."""
-    slot = resources.enter_context(ExitStack())
-    endpoints: dict[str, Endpoint] = {}
+def _find(run: Run, model: str) -> Reachable:
+    """Return a model of the run by its identity, and what serves it."""
+    spec, path = run.recipe.evaluate.serve, str(_served(run, model))
+    endpoint = Endpoint(
+        name=model,
+        url="",
+        model=path,
+        identity=engine_identity(spec, path),
+        concurrency=run.recipe.evaluate.concurrency,
+        timeout=run.recipe.evaluate.timeout,
+    )
 
-    def open_model(model: str) -> Endpoint:
-        if model not in endpoints:
-            endpoints.clear()
-            slot.close()
-            spec = run.recipe.evaluate.serve
-            engine = slot.enter_context(
-                serve(spec, str(_served(run, model)), name=model, folder=run.engines())
-            )
-            endpoints[model] = Endpoint(
-                name=model,
-                url=engine.url,
-                model=engine.model,
-                identity=engine.identity,
-                concurrency=run.recipe.evaluate.concurrency,
-                timeout=run.recipe.evaluate.timeout,
-            )
-        return endpoints[model]
+    def start(resources: ExitStack) -> Endpoint:
+        engine = resources.enter_context(serve(spec, path, name=model, folder=run.engines()))
+        return dataclasses.replace(endpoint, url=engine.url, model=engine.model)
 
-    return open_model
+    return Reachable(endpoint, start)
 
 
 def _export_task(run: Run, model: str) -> Task:
@@ -154,17 +152,7 @@ def _answer(bench: Bench, model: str, benchmark: ResolvedBenchmark) -> Mapping[s
     if any(problem.verifier == "code" for problem in problems):
         sandbox.require(recipe.sandbox)
     _require_room(recipe, _checkpoint(run, model), problems, benchmark.name)
-    requests = requests_of(problems, samples=benchmark.samples, seed=recipe.seed)
-    try:
-        traces, usage = ask(
-            bench.open_model(model),
-            requests,
-            sampling=recipe.evaluate.sampling,
-            ledger=bench.open_ledger(),
-            label=f"ask {label}",
-        )
-    except TeacherError as error:
-        raise EngineError(f"{label}: {error}; its log is in {run.engines()}") from error
+    traces, usage = _ask(bench, model, benchmark)
     _require_answers(run, label, traces)
     verdicts = check_traces(
         traces,
@@ -177,6 +165,34 @@ def _answer(bench: Bench, model: str, benchmark: ResolvedBenchmark) -> Mapping[s
     write_rows(run.score_verdicts(model, benchmark.name), verdicts, Verdict)
     counts = Counter(str(verdict.verdict) for verdict in verdicts)
     return {"problems": len(problems), **counts, **dataclasses.asdict(usage)}
+
+
+def _ask(bench: Bench, model: str, benchmark: ResolvedBenchmark) -> tuple[list[Trace], Usage]:
+    """Ask a model all problems of a benchmark; no teacher is paid for it, so no budget ends it."""
+    run, evaluate, label = bench.run, bench.run.recipe.evaluate, f"{model} on {benchmark.name}"
+    ledger = bench.open_ledger()
+    problems = run.benchmark(benchmark.name)
+    requests = ProblemRequests(problems, benchmark.samples, run.recipe.seed)
+    try:
+        endpoint = reach(
+            bench.found(model),
+            requests,
+            sampling=evaluate.sampling,
+            ledger=ledger,
+            opened=bench.opened,
+        )
+        with metered(f"ask {label}", total=len(requests)) as meter:
+            answers = ask(
+                endpoint,
+                requests,
+                sampling=evaluate.sampling,
+                books=Books(ledger),
+                meter=meter,
+                stop=run.stop,
+            )
+    except TeacherError as error:
+        raise EngineError(f"{label}: {error}; its log is in {run.engines()}") from error
+    return list(answers), answers.usage()
 
 
 def _require_room(

@@ -1,8 +1,9 @@
 """Engines: processes that serve a model over HTTP, started and ended by cuvee.
 
-`serve` starts llama.cpp (`cuvee.models.llama_server`) or vLLM for one model; `spawn` starts
-any server of ours that announces its URL. An engine dies with the process that started it,
-even on `kill -9`; `end_stale` is the second net. Not here: asking a model.
+`serve` starts llama.cpp (`cuvee.models.llama_server`) or vLLM for one model, and
+`engine_identity` says beforehand what its answers are known by; `spawn` starts any server of
+ours that announces its URL. An engine dies with the process that started it, even on
+`kill -9`; `end_stale` is the second net. Not here: asking a model.
 """
 
 import dataclasses
@@ -19,13 +20,13 @@ from pathlib import Path
 from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
 from cuvee.models.files import identity
-from cuvee.models.health import get_json, is_healthy
+from cuvee.models.health import is_healthy
 from cuvee.models.process import POLL_SECONDS, Process, end_stale, failure, running
-from cuvee.models.vllm import vllm_command, vllm_environment
+from cuvee.models.vllm import vllm_command, vllm_environment, vllm_version
 from cuvee.recipe import Serve
 from cuvee.records import content_hash
 
-__all__ = ["Engine", "end_stale", "serve", "spawn"]
+__all__ = ["Engine", "end_stale", "engine_identity", "serve", "spawn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,22 @@ class Engine:
     """Base URL of its OpenAI-style API, ending in `/v1`."""
     model: str
     """The name to ask for."""
-    identity: str
-    """Hash of weights, tokenizer and template, quantisation, engine and its version."""
     pid: int
+
+
+def engine_identity(spec: Serve, model: str) -> str:
+    """Return what the answers of a model served by `spec` are known by; starts no engine.
+
+    The hash of weights, tokenizer and template, quantisation, engine and its version; of a
+    hub id that vLLM loads itself, its name. `model` as for `serve`. Raises RecipeError as
+    `serve`, DataError where a folder is no checkpoint, EngineError where vLLM does not run.
+    """
+    if spec.engine == "llama.cpp":
+        version = importlib.metadata.version("xllamacpp")
+        # The file's hash says the quantisation too.
+        return content_hash(identity(_gguf(model)), spec.engine, version)
+    weights = identity(Path(model)) if Path(model).exists() else model
+    return content_hash(weights, spec.engine, {"version": vllm_version(spec)}, spec.args)
 
 
 @contextmanager
@@ -76,10 +90,8 @@ def spawn(
 
 @contextmanager
 def _llama(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engine]:
-    if not model.endswith(".gguf") or not Path(model).is_file():
-        raise RecipeError(f"serve.model {model!r}: no .gguf file, which engine llama.cpp serves")
     config = {
-        "model": model,
+        "model": str(_gguf(model)),
         "name": name,
         "slots": spec.slots,
         "context": spec.context,
@@ -87,20 +99,16 @@ def _llama(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engi
     }
     config_file = folder / f"{name}.json"
     write_text(config_file, json.dumps(config, indent=1))
-    version = importlib.metadata.version("xllamacpp")
-    # The file's hash says the quantisation too.
-    known = content_hash(identity(Path(model)), spec.engine, version)
     command = [sys.executable, "-m", "cuvee.models.llama_server", str(config_file)]
     with running(command, name=name, folder=folder) as process:
         url = _announced(process, seconds=spec.start_timeout)
-        yield Engine(url=url, model=name, identity=known, pid=process.popen.pid)
+        yield Engine(url=url, model=name, pid=process.popen.pid)
 
 
 @contextmanager
 def _vllm(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engine]:
     port = _free_port()
     command = vllm_command(spec, model, port)
-    weights = identity(Path(model)) if Path(model).exists() else model
     with running(
         command,
         name=name,
@@ -112,9 +120,13 @@ def _vllm(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engin
         deadline = time.monotonic() + spec.start_timeout
         while not is_healthy(f"{root}/health"):
             _check(process, deadline=deadline, seconds=spec.start_timeout)
-        version = get_json(f"{root}/version")
-        known = content_hash(weights, spec.engine, version, spec.args)
-        yield Engine(url=f"{root}/v1", model=model, identity=known, pid=process.popen.pid)
+        yield Engine(url=f"{root}/v1", model=model, pid=process.popen.pid)
+
+
+def _gguf(model: str) -> Path:
+    if not model.endswith(".gguf") or not Path(model).is_file():
+        raise RecipeError(f"serve.model {model!r}: no .gguf file, which engine llama.cpp serves")
+    return Path(model)
 
 
 def _announced(process: Process, *, seconds: float) -> str:

@@ -1,9 +1,7 @@
 """Asking a server on this machine whether it is ready. Not here: asking a model."""
 
 import http.client
-import json
 import urllib.request
-from typing import Any
 
 # The user's proxy is not for 127.0.0.1.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -17,12 +15,3 @@ def is_healthy(url: str) -> bool:
             return bool(response.status == http.HTTPStatus.OK)
     except (OSError, http.client.HTTPException):  # refused, reset, not 200, not HTTP
         return False
-
-
-def get_json(url: str) -> Any:
-    """Return the JSON of a GET of a loopback URL; None where it gives none."""
-    try:
-        with _DIRECT.open(url, timeout=_SECONDS) as response:
-            return json.load(response)
-    except (OSError, http.client.HTTPException, ValueError):
-        return None

@@ -1,7 +1,9 @@
 """A process of ours that serves something: its start, its log, its pid file and its end.
 
-In `folder` stand NAME.log (stderr), NAME.out (stdout) and, while it runs, NAME.pid. Not
-here: what is served and how one sees that it is ready (`cuvee.models.engines`).
+In `folder` stand NAME.log (stderr, of all its starts), NAME.out (stdout of the last) and,
+while it runs, NAME.pid. Its end is the end of all it started: when `running` returns they
+are gone, and so is what they held of a GPU's memory. Not here: what is served and how one
+sees that it is ready (`cuvee.models.engines`).
 """
 
 import dataclasses
@@ -11,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cuvee.atomic import write_text
@@ -21,7 +23,8 @@ from cuvee.errors import EngineError
 END_SECONDS = 10.0
 """Between asking a process to end and killing it."""
 POLL_SECONDS = 0.02
-_TAIL_LINES = 15
+TAIL_BYTES = 1 << 16
+TAIL_LINES = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,7 @@ def running(
         yield process
     finally:
         died = process.popen.poll()
-        _end_group(pid)
+        end_all(pid)
         process.popen.wait()
         pid_file.unlink(missing_ok=True)
         if died is not None and not isinstance(sys.exc_info()[1], EngineError):
@@ -67,9 +70,22 @@ def running(
 
 def failure(process: Process, what: str) -> EngineError:
     """Return the error that says what happened, with the end of the process's log."""
-    lines = process.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:]) or "  (empty)"
-    return EngineError(f"engine {process.name}: {what}; the end of its log {process.log}:\n{tail}")
+    end = tail(process.log)
+    return EngineError(f"engine {process.name}: {what}; the end of its log {process.log}:\n{end}")
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log, indented, for an error's message."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (empty)"
+
+
+def guarded(command: Sequence[str], death_signal: signal.Signals = signal.SIGKILL) -> list[str]:
+    """Return the command that runs `command` and gets `death_signal` when this thread ends."""
+    parent, number = str(os.getpid()), str(int(death_signal))
+    return [sys.executable, "-m", "cuvee.models.guard", parent, number, *command]
 
 
 def end_stale(folder: Path) -> int:
@@ -86,7 +102,7 @@ def end_stale(folder: Path) -> int:
         except (ValueError, KeyError, TypeError):
             pid, start = 0, None  # cut short by a crash: names no process
         if start is not None and _start_ticks(pid) == start:
-            _end_group(pid)
+            end_all(pid)
             ended += 1
         file.unlink()
     return ended
@@ -101,10 +117,9 @@ def _start(
     death_signal: signal.Signals,
 ) -> Process:
     log, out = folder / f"{name}.log", folder / f"{name}.out"
-    guard = [sys.executable, "-m", "cuvee.models.guard", str(os.getpid()), str(int(death_signal))]
-    with log.open("wb") as errors, out.open("wb") as output:
+    with log.open("ab") as errors, out.open("wb") as output:
         popen = subprocess.Popen(
-            [*guard, *command],
+            guarded(command, death_signal),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
@@ -114,28 +129,66 @@ def _start(
     return Process(name=name, popen=popen, log=log, out=out)
 
 
+def end_all(pid: int, *, wait: float = END_SECONDS) -> None:
+    """End a process that leads a session, and all that it started, and wait until they are gone.
+
+    Its process group is asked to end (SIGTERM); what is left when it has ended, or after
+    `wait` seconds, is killed: everything of its session, and everything that descends from
+    it, also where a child left the session. Only what has been orphaned in a session of its
+    own is not found.
+    """
+    start, family = _start_ticks(pid), _family(pid)
+    _signal_group(pid, signal.SIGTERM)
+    _wait_while(lambda: start is not None and _start_ticks(pid) == start, wait)
+    family |= _family(pid)
+    for member, born in family.items():
+        if _start_ticks(member) == born:
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+    # A killed process frees its memory before it becomes a zombie.
+    _wait_while(lambda: any(_start_ticks(m) == born for m, born in family.items()), END_SECONDS)
+
+
+def _wait_while(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while true() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def _family(pid: int) -> dict[int, int]:
+    """Return the processes of the session `pid` and all that descend from them: id -> start."""
+    stats = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if (fields := _stat(int(folder.name))) is not None:
+            stats[int(folder.name)] = fields
+    found: dict[int, int] = {}
+    new = {p for p, fields in stats.items() if int(fields[3]) == pid}
+    while new:
+        found |= {p: int(stats[p][19]) for p in new}
+        new = {p for p, fields in stats.items() if int(fields[1]) in new} - found.keys()
+    return found
+
+
 def _start_ticks(pid: int) -> int | None:
     """Return when a process began, in clock ticks since boot; None where none runs."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return a process's fields of proc(5) from the third on; None where none runs.
+
+    0 is the state, 1 the parent, 3 the session, 19 the start in clock ticks since boot.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # proc(5): field 2 is the name in brackets and may hold spaces; 3 the state, 22 the start.
+    # Field 2 is the name in brackets and may hold spaces.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _end_group(pid: int) -> None:
-    """Ask the process group of `pid` (its own session) to end; kill it after END_SECONDS."""
-    start, deadline = _start_ticks(pid), time.monotonic() + END_SECONDS
-    _signal_group(pid, signal.SIGTERM)
-    while start is not None and _start_ticks(pid) == start and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    _signal_group(pid, signal.SIGKILL)  # what it started itself and left behind, too
+    return None if fields[0] in "ZX" else fields
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        return

@@ -7,6 +7,7 @@ too long.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -38,15 +39,27 @@ def encode_example(
     return Encoded(input_ids=before + target, labels=[IGNORED] * len(before) + target)
 
 
-def count_target(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, reasoning: str, answer: str
-) -> int:
-    """Return how many tokens of an example are trained: reasoning, answer, tags and end.
+def count_targets(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[str, str, str]]
+) -> list[int]:
+    """Return how many tokens of each (prompt, reasoning, answer) are trained.
 
-    Raises DataError as `encode_example` does.
+    Those of reasoning, answer, tags and end of turn. A fast tokenizer shares the examples out
+    over all cores. Raises DataError as `encode_example` does.
     """
-    rendered = render_prompt(tokenizer, prompt)
-    return len(_target_ids(tokenizer, rendered, reasoning, answer))
+    if not examples:
+        return []
+    end = end_of_turn(tokenizer)
+    targets = [
+        target_text(render_prompt(tokenizer, prompt), reasoning, answer) + end
+        for prompt, reasoning, answer in examples
+    ]
+    if not tokenizer.is_fast:
+        return [len(text_ids(tokenizer, target)) for target in targets]
+    backend = tokenizer.backend_tokenizer  # its ids are never made into Python's, which would cost
+    backend.no_truncation()
+    backend.no_padding()
+    return [len(found) for found in backend.encode_batch_fast(targets, add_special_tokens=False)]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -63,16 +63,17 @@ KNOWN = {
         "1,319 grade-school problems; MIT",
     ),
     "gpqa_diamond": Known(
-        _hub("Idavidrein/gpqa", config="gpqa_diamond", split="train", question="Question"),
+        _hub("Idavidrein/gpqa", config="gpqa_diamond", split="train"),
         "choice",
-        "198 questions with four choices; CC BY 4.0, gated: accept its terms on the hub",
-        missing="its choices stand in four columns and must be shuffled, which is not built yet",
+        "198 questions with four choices; CC BY 4.0, gated: accept its terms on the hub and set "
+        "HF_TOKEN",
     ),
     "livecodebench": Known(
-        _hub("livecodebench/code_generation_lite", split="test", question="question_content"),
+        _hub("livecodebench/code_generation_lite", split="test"),
         "code",
         "279 problems of 2024-08 to 2025-02 in release_v5; CC licence of the hub card",
-        missing="its tests are pickled inside a loading script, and reading them is not built yet",
+        missing="the hub has it as a loading script, which `datasets` does not run any more; "
+        "download its test*.jsonl and declare the benchmark with their paths",
     ),
 }
 
@@ -87,6 +88,11 @@ def resolve_benchmark(name: str, declared: int | Benchmark, recipe: Recipe) -> R
     domain has the verifier.
     """
     if isinstance(declared, Benchmark):
+        if declared.problems.traces is not None:
+            raise RecipeError(
+                f"evaluate.benchmarks.{name}.problems.traces: a benchmark is answered by the "
+                "models it measures; take `traces` out"
+            )
         domain = recipe.domains[declared.domain]
         verifier = declared.verifier or domain.verifier
         inherited = domain.prompt if verifier == domain.verifier else None
@@ -102,8 +108,8 @@ def resolve_benchmark(name: str, declared: int | Benchmark, recipe: Recipe) -> R
     known = KNOWN[name]
     if known.missing is not None:
         raise RecipeError(
-            f"evaluate.benchmarks.{name}: cannot be run: {known.missing}; take it out of "
-            "evaluate.benchmarks"
+            f"evaluate.benchmarks.{name}: cannot be run by name: {known.missing}, or take it out "
+            "of evaluate.benchmarks"
         )
     for domain_name, domain in recipe.domains.items():
         if domain.verifier == known.verifier:

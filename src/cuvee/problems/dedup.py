@@ -4,34 +4,38 @@ In: problems in order. Out: for each, None or the earlier problem it repeats. Ex
 the same tokens (`cuvee.problems.wording`). Near means a Jaccard similarity of the word
 5-grams of at least 0.9 *and* the same numbers: problems that differ in their numbers alone
 are different problems. Near duplicates are looked for in questions of 30 tokens and more;
-with 0.9, one replaced word is tolerated from 91 tokens on, wherever it stands. Time is
-linear in the number of problems (MinHash and banding find the candidates, which are then
-compared exactly).
+with 0.9, one replaced word is tolerated from 91 tokens on, wherever it stands.
+
+Time is linear in the number of problems. Held of each kept problem are its id and a hash,
+and of those of 30 tokens and more the question in UTF-8 and what `cuvee.problems.signatures`
+holds: about 0.9 GB for a million problems of 300 characters, whatever else they carry.
+MinHash and banding find the candidates, which are then compared exactly (n-grams as 64-bit
+hashes), so nothing is dropped by chance; of pairs at exactly 0.9 one in 10,000 is missed.
 Not found: paraphrases, translations, and problems whose variables were renamed.
 """
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from cuvee.problems.wording import Hashes, common, ngrams, numbers, tokens
+from cuvee.problems.signatures import Buckets, add, empty_buckets, look, shingles, signatures
+from cuvee.problems.word_kernels import Bytes, Hashes, in_common, number_hashes
+from cuvee.problems.wording import Wordings, read_in_batches, read_wordings, split, text_keys
+from cuvee.progress import warn
 from cuvee.records import Problem
 
-SHINGLE = 5
 SHORTEST = 30
 SIMILARITY = 0.9
-BANDS, ROWS = 16, 8
-"""A pair of Jaccard j meets in a band with probability 1 - (1 - j^8)^16: 0.9999 at 0.9."""
 
-EDGE = ["^"] * (SHINGLE - 1)
-"""Put at both ends, so that every word is in five 5-grams: what is asked for is often the
-last word ("... and returns the sum")."""
 
-_RNG = np.random.default_rng(20250526)  # fixed: the same problems are dropped on every machine
-_ODD = _RNG.integers(1, 1 << 63, size=BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-_SHIFT = _RNG.integers(0, 1 << 63, size=BANDS * ROWS, dtype=np.uint64)
+class Original(NamedTuple):
+    """The earlier problem that one repeats."""
+
+    id: str
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Repeat:
 
     reason: str
     """`exact_duplicate` or `near_duplicate`."""
-    of: Problem
+    of: Original
     similarity: float
     """Jaccard similarity in [0.9, 1]; 1 for an exact one."""
 
@@ -50,45 +54,90 @@ class Repeat:
         return f"repeats {self.of.id} of {self.of.source} (similarity {self.similarity:.2f})"
 
 
-def find_repeats(problems: Sequence[Problem]) -> Iterable[Repeat | None]:
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What is held of the problems that stayed."""
+
+    first: dict[bytes, Original] = dataclasses.field(default_factory=dict)
+    """By the key of their tokens."""
+    near: dict[bytes, Repeat] = dataclasses.field(default_factory=dict)
+    """What the near duplicates repeat, by the key of their tokens: for copies of them."""
+    buckets: Buckets = dataclasses.field(default_factory=empty_buckets)
+    long: list[tuple[Original, bytes]] = dataclasses.field(default_factory=list)
+    """Of each row of the buckets: whose it is, and its question."""
+
+
+def find_repeats(problems: Iterable[Problem]) -> Iterator[Repeat | None]:
     """Yield for each problem, in order, the kept problem it repeats, or None.
 
-    Of two exact duplicates with different golds the first stays too: which of the golds is
-    right cannot be told here.
+    Problems are read some thousand ahead of what is yielded. Of two exact duplicates with
+    different golds the first stays too: which of the golds is right cannot be told here.
+    Where so many problems are alike that not all were looked at, a warning says for how many.
     """
-    exact: dict[tuple[str, ...], Problem] = {}
-    buckets: dict[tuple[object, ...], list[tuple[Problem, Hashes]]] = defaultdict(list)
-    for problem in problems:
-        words = tokens(problem.question)
-        first = exact.setdefault(tuple(words), problem)
-        if first is not problem:
-            yield Repeat("exact_duplicate", first, 1.0)
-            continue
-        if len(words) < SHORTEST:
-            yield None
-            continue
-        shingles = ngrams([*EDGE, *words, *EDGE], SHINGLE)
-        same_numbers = tuple(sorted(numbers(words).items()))
-        keys = [(same_numbers, *band) for band in _bands(shingles)]
-        repeat = _nearest(shingles, [pair for key in keys for pair in buckets.get(key, [])])
-        if repeat is None:
-            for key in keys:
-                buckets[key].append((problem, shingles))
-        yield repeat
+    kept = _Kept()
+    for batch, wordings in read_in_batches(problems):
+        for problem, text in zip(batch, _texts(wordings), strict=True):
+            yield _find_repeat(problem, text, kept)
+    if kept.buckets.cut:
+        warn(f"duplicates: {kept.buckets.cut} problems are like more others than were compared")
 
 
-def _bands(shingles: Hashes) -> list[tuple[int, bytes]]:
-    """Return the bands of the MinHash signature, each with its number."""
-    hashed = (shingles[:, None] * _ODD + _SHIFT) >> np.uint64(32)
-    signature = hashed.min(axis=0).astype(np.uint32).reshape(BANDS, ROWS)
-    return [(number, band.tobytes()) for number, band in enumerate(signature)]
+class _Text(NamedTuple):
+    """What is compared of one question."""
+
+    tokens: Hashes
+    key: bytes
+    numbers: np.uint64
+    """Hash of the numbers, in whatever order."""
+    signature: Bytes
 
 
-def _nearest(shingles: Hashes, candidates: list[tuple[Problem, Hashes]]) -> Repeat | None:
-    best: Repeat | None = None
-    for problem, other in candidates:
-        shared = common(shingles, other)
-        similarity = shared / (len(shingles) + len(other) - shared)
-        if similarity >= SIMILARITY and (best is None or similarity > best.similarity):
-            best = Repeat("near_duplicate", problem, similarity)
-    return best
+def _texts(wordings: Wordings) -> Iterator[_Text]:
+    hashes, starts = wordings.hashes, wordings.starts
+    keys = text_keys(wordings)
+    numbers = number_hashes(hashes, wordings.kinds, starts)
+    return map(_Text, split(wordings), keys, numbers, signatures(hashes, starts))
+
+
+def _find_repeat(problem: Problem, text: _Text, kept: _Kept) -> Repeat | None:
+    """Return what a problem repeats; what repeats nothing is added to `kept`."""
+    same = kept.first.get(text.key)
+    if same is not None:
+        return Repeat("exact_duplicate", same, 1.0)
+    if text.key in kept.near:
+        return kept.near[text.key]
+    own = Original(problem.id, sys.intern(problem.source))
+    if len(text.tokens) >= SHORTEST:
+        rows = look(kept.buckets, text.signature, text.numbers)
+        repeat = _nearest(text.tokens, [kept.long[row] for row in rows])
+        if repeat is not None:
+            kept.near[text.key] = repeat
+            return repeat
+        add(kept.buckets, text.signature, text.numbers)
+        kept.long.append((own, problem.question.encode("utf-8", "surrogatepass")))
+    kept.first[text.key] = own
+    return None
+
+
+def _nearest(own: Hashes, candidates: Sequence[tuple[Original, bytes]]) -> Repeat | None:
+    """Return the candidate most similar; of several the first."""
+    if not candidates:
+        return None
+    mine = np.unique(shingles(own))
+    texts = [question.decode("utf-8", "surrogatepass") for _, question in candidates]
+    others = [np.unique(shingles(other)) for other in split(read_wordings(texts))]
+    found = [_share(mine, other) for other in others]
+    similarity = max(found)
+    if similarity < SIMILARITY:
+        return None
+    return Repeat("near_duplicate", candidates[found.index(similarity)][0], similarity)
+
+
+def jaccard(left: Hashes, right: Hashes) -> float:
+    """Return the Jaccard similarity, in [0, 1], of the 5-grams of two texts' tokens."""
+    return _share(np.unique(shingles(left)), np.unique(shingles(right)))
+
+
+def _share(left: Hashes, right: Hashes) -> float:
+    shared = in_common(left, right)
+    return shared / (len(left) + len(right) - shared)

@@ -1,27 +1,34 @@
-"""Rows of a data file or hub data set, as dictionaries, one by one.
+"""Rows of data files, as dictionaries, one by one.
 
 In: a path to `.jsonl`, `.jsonl.gz`, `.json` (a list of objects, or an object that holds one),
-`.parquet` or `.csv`, or a hub id. Out: (place, row), where `place` names the file
-and row for errors. Not here: what the columns mean (`cuvee.problems.sources`).
+`.parquet` or `.csv`, or a pattern of such paths (shards). Out: (place, row), where `place`
+names the file and row for errors. A file is read as a stream, of any size. Not here: hub data
+sets and folders (`cuvee.problems.hub`), what the columns mean (`cuvee.problems.forms`).
 """
 
 import contextlib
 import csv
+import glob
 import gzip
+import hashlib
 import json
+import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from cuvee.errors import DataError, RecipeError
-from cuvee.recipe import Source
+from cuvee.errors import DataError
+from cuvee.problems.json_stream import stream
 
 Row = dict[str, Any]
 PlacedRow = tuple[str, Row]
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
+
+BATCH_ROWS = 256
+"""Rows of a Parquet file that are held at once; one may hold a megabyte of traces."""
 
 LONGEST_LINE = 1 << 28
 """Bytes of one line of a text file; a longer one is no row of a data set."""
@@ -32,9 +39,45 @@ def is_file(source: str) -> bool:
     return source.lower().endswith(SUFFIXES)
 
 
-def local_path(source: str) -> Path:
-    """Return the path of a source that is a file; `~` is the home folder."""
-    return Path(source).expanduser()
+def local_paths(source: str) -> tuple[Path, ...]:
+    """Return the files of a source that is a path or a pattern (`data/train-*.parquet`).
+
+    Sorted by name; `~` is the home folder and `**` any folders. What matches nothing is
+    returned as it is, and is missing for whoever opens it.
+    """
+    path = Path(source).expanduser()
+    fixed = next((p for p in (path, *path.parents) if not glob.has_magic(str(p))), path)
+    if path.exists() or fixed == path:
+        return (path,)
+    found = sorted(fixed.glob(str(path.relative_to(fixed))))
+    return tuple(file for file in found if file.is_file()) or (path,)
+
+
+def folder_of(paths: Sequence[Path]) -> str:
+    """Return the innermost folder that holds all of the files, with a `/` at its end."""
+    folder = os.path.commonpath([path.parent for path in paths])
+    return f"{folder}/" if folder else ""
+
+
+def read_files(paths: Sequence[Path]) -> Iterator[PlacedRow]:
+    """Yield the rows of files one after another; raises as `read_file` does."""
+    for path in paths:
+        yield from read_file(path)
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Return `sha256:` and the hash of a file; of several, that of what `sha256sum *` prints.
+
+    Raises DataError for a file that cannot be read.
+    """
+    hashes = []
+    for path in paths:
+        with _explained(path), path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(paths) == 1:
+        return f"sha256:{hashes[0]}"
+    lines = "".join(f"{h}  {p.name}\n" for h, p in zip(hashes, paths, strict=True))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def read_file(path: Path) -> Iterator[PlacedRow]:
@@ -82,32 +125,6 @@ def count_rows(path: Path) -> int:
         return sum(1 for _ in read_file(path))
     with _explained(path), _opened(path) as file:
         return sum(1 for line in file if not line.isspace())
-
-
-def read_hub(source: Source, *, streaming: bool) -> Iterator[PlacedRow]:
-    """Yield the rows of a hub data set (or of a local folder in that layout).
-
-    `streaming` reads no further than the caller iterates; otherwise the whole split is
-    downloaded and kept in the cache of `datasets`. Raises DataError with what the hub said.
-    """
-    import datasets  # 1.7 s to import, and needed for hub ids alone
-
-    where = f"{source.source} (config {source.config or 'default'}, split {source.split})"
-    try:
-        rows = datasets.load_dataset(
-            source.source,
-            source.config,
-            split=source.split,
-            revision=source.revision,
-            streaming=streaming,
-        )
-        for number, row in enumerate(rows, start=1):
-            yield f"{where}, row {number}", row
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{where}: cannot be loaded: {error}. Check the id, config, split and network, "
-            "or give a local .parquet, .jsonl, .json or .csv file"
-        ) from error
 
 
 def _is_jsonl(path: Path) -> bool:
@@ -160,26 +177,10 @@ def _parsed(path: Path, number: int, raw: bytes) -> Row | DataError:
 
 
 def _json(path: Path) -> Iterator[PlacedRow]:
-    text = "".join(line for _, line in _lines(path))
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-    if isinstance(data, dict):
-        lists = [name for name, value in data.items() if isinstance(value, list)]
-        if len(lists) != 1:
-            raise DataError(
-                f"{path}: wanted a list of objects, or an object that holds one list; "
-                f"this object holds lists under {lists}"
-            )
-        data = data[lists[0]]
-    if not isinstance(data, list):
-        raise DataError(f"{path}: wanted a list of objects, got {type(data).__name__}")
-    for number, row in enumerate(data, start=1):
-        place = f"{path}, row {number}"
-        yield place, _mapping(row, place)
+    with path.open("rb") as file:
+        for number, value in enumerate(stream(path, file), start=1):
+            place = f"{path}, row {number}"
+            yield place, _mapping(value, place)
 
 
 def _csv(path: Path) -> Iterator[PlacedRow]:
@@ -203,7 +204,7 @@ def _parquet(path: Path) -> Iterator[PlacedRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
@@ -226,12 +227,3 @@ def _mapping(row: Any, place: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{place}: a row is a JSON object, this is {type(row).__name__}")
     return row
-
-
-def require_known(source: str) -> None:
-    """Refuse a source that is no file, hub id or folder. Raises RecipeError."""
-    if source.startswith(("http://", "https://")) or "/" not in source:
-        raise RecipeError(
-            f"source {source!r}: wanted a path ending in {', '.join(SUFFIXES)}, a hub id "
-            "(owner/name), generator:NAME or gym:NAME"
-        )

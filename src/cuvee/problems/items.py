@@ -1,4 +1,4 @@
-"""`Item`: a question with its gold and tests, before it belongs to a domain.
+"""`Item`: a question with its gold, tests and published answers, before it has a domain.
 
 Generators and readers of published files make items; `cuvee.problems.sources` turns an item
 into a `Problem` with a domain's name, prompt and verifier. Also here: how the arguments of a
@@ -13,6 +13,16 @@ from cuvee.errors import RecipeError
 
 
 @dataclasses.dataclass(frozen=True)
+class Answered:
+    """One published answer to a problem."""
+
+    reasoning: str
+    answer: str
+    finish_reason: str
+    """`stop`, `length`, or the word that was published."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Item:
     """What a source says of one problem."""
 
@@ -21,6 +31,11 @@ class Item:
     tests: str | None
     """JSON tests of a code problem, in the forms of `Problem.tests`."""
     meta: Mapping[str, Any]
+    answers: tuple[Answered, ...] = ()
+    later_turns: int = 0
+    """Turns of a conversation after the first exchange: they are not read."""
+    reason: str | None = None
+    """Why this is no problem, where the row itself says so."""
 
 
 def check_names(generator: str, args: Mapping[str, Any], known: Mapping[str, Any]) -> None:

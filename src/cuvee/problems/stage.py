@@ -1,10 +1,13 @@
 """Stage `problems`: sources -> `01_problems/<domain>.parquet`, benchmarks, and what was dropped.
 
-In: the recipe's sources. Out: rows of `Problem`, and of `Dropped` for everything left out.
-A domain's problems are loaded, freed of duplicates, compared with all benchmarks of the
-recipe, and each gold is checked with the verifier that will check the answers. Benchmarks
-are loaded first, as they are published: only a second copy of a row and golds that fail
-their own verifier are left out, with a warning and a row in `dropped/benchmarks/`.
+In: the recipe's sources. Out: rows of `Problem`, of `Dropped` for everything left out, of
+`Trace` for the published answers to what was kept, and `sources/<domain>.json`: one object a
+source, with its revision, licence and counts. A domain's problems are loaded, freed of
+duplicates, compared with all benchmarks of the recipe, and each gold is checked with the
+verifier that will check the answers. Benchmarks are loaded first, as they are published:
+only a second copy of a row and golds that fail their own verifier are left out, with a
+warning and a row in `dropped/benchmarks/`. Problems go from file to file: what is held at
+once does not grow with their number, but for what finding repeats takes.
 
 A gold that is found wrong drops its problem (`gold_not_verified`), and so does one that
 cannot be checked at all, under its own reason (`gold_not_checkable`): no answer to it could
@@ -12,24 +15,35 @@ be checked either. A code problem without a reference program stays and is count
 """
 
 import contextlib
+import dataclasses
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cuvee.atomic import remove
 from cuvee.errors import DataError
-from cuvee.problems import decontaminate, dedup, files, sources
+from cuvee.problems import dedup, sieve, spool
 from cuvee.problems.benchmarks import ResolvedBenchmark, asked, resolve_benchmark
-from cuvee.problems.sources import Asked, Loaded
-from cuvee.progress import bar, warn
+from cuvee.problems.loading import Scratch, load_all, write_records
+from cuvee.problems.sieve import Drop
+from cuvee.problems.sources import Asked, local_inputs
+from cuvee.progress import bar, say, warn
 from cuvee.recipe import Domain, Recipe, Source
-from cuvee.records import Dropped, Problem, Verdict, read_rows, write_rows
+from cuvee.records import (
+    Dropped,
+    Problem,
+    Trace,
+    content_hash,
+    iter_rows,
+    read_rows,
+    write_rows,
+)
 from cuvee.runfolder import Run, Task
-from cuvee.verify.check import check_golds
-from cuvee.verify.sandbox import require
 
-UNCHECKED = ("no_gold", "no_verifier", "no_judge")
-"""Reasons of `not_checked` that say nothing against a problem; judges cost tokens."""
+Sieve = Callable[[Scratch, Drop], Iterator[Problem]]
+"""What problems stay of those that were read."""
 
 
 def tasks(run: Run, resources: contextlib.ExitStack) -> list[Task]:
@@ -48,12 +62,16 @@ def tasks(run: Run, resources: contextlib.ExitStack) -> list[Task]:
 
 
 def _benchmark_task(run: Run, benchmark: ResolvedBenchmark) -> Task:
-    kept, dropped = run.benchmark(benchmark.name), _benchmark_dropped(run, benchmark.name)
+    name = f"benchmarks/{benchmark.name}"
     return Task(
         stage="problems",
-        name=f"benchmarks/{benchmark.name}",
+        name=name,
         inputs=_source_files([benchmark.source]),
-        outputs=(kept, dropped),
+        outputs=(
+            run.benchmark(benchmark.name),
+            run.dropped("problems", name),
+            run.sources(name),
+        ),
         settings={
             "source": benchmark.source.model_dump(mode="json"),
             "domain": benchmark.domain,
@@ -72,11 +90,17 @@ def _domain_task(
         stage="problems",
         name=name,
         inputs=(*_source_files(domain.problems), *held_out.values()),
-        outputs=(run.problems(name), run.dropped("problems", name)),
+        outputs=(
+            run.problems(name),
+            run.dropped("problems", name),
+            run.published(name),
+            run.sources(name),
+        ),
         settings={
             "sources": [source.model_dump(mode="json") for source in domain.problems],
             "prompt": domain.prompt,
             "benchmarks": sorted(held_out),
+            "without_gold": domain.select.agreement is not None,
             **_checking(run.recipe, domain.verifier),
         },
         work=lambda: _make_domain(run, name, held_out),
@@ -95,142 +119,139 @@ def _checking(recipe: Recipe, verifier: str) -> dict[str, Any]:
 
 
 def _source_files(wanted: Sequence[Source]) -> tuple[Path, ...]:
-    return tuple(files.local_path(s.source) for s in wanted if files.is_file(s.source))
-
-
-def _benchmark_dropped(run: Run, name: str) -> Path:
-    """Return where a benchmark's dropped rows stand; its name may be a domain's too."""
-    return run.dropped("problems", f"benchmarks/{name}")
+    return tuple(dict.fromkeys(path for source in wanted for path in local_inputs(source)))
 
 
 def _make_benchmark(run: Run, benchmark: ResolvedBenchmark) -> Mapping[str, Any]:
-    name = benchmark.name
-    loaded = sources.load(benchmark.source, asked(benchmark), limit=run.recipe.limit)
-    problems, dropped = _without_copies(loaded.problems)
-    dropped += loaded.dropped
-    problems, failed, unchecked = _check_golds(run.recipe, problems, f"golds of {name}")
-    path = _benchmark_dropped(run, name)
-    if failed or loaded.dropped:
-        why = _reasons([*failed, *loaded.dropped])
-        warn(f"benchmark {name}: {why} left out, so scores are not comparable; see {path}")
-    return _write(run.benchmark(name), path, problems, [*dropped, *failed]) | {
-        "filtered": loaded.filtered,
-        "gold_not_checked": unchecked,
-    }
+    name = f"benchmarks/{benchmark.name}"
+    left_out = run.dropped("problems", name)
+
+    def keep(scratch: Scratch, drop: Drop) -> Iterator[Problem]:
+        return sieve.without_copies(scratch.problems(), drop=drop)
+
+    with _scratch(run.benchmark(benchmark.name)) as folder:
+        scratch = load_all(
+            [benchmark.source], asked(benchmark), limit=run.recipe.limit, folder=folder
+        )
+        made = _sift(run, scratch, keep, kept=run.benchmark(benchmark.name), left_out=left_out)
+    write_records(run.sources(name), scratch.records)
+    if lost := made.reasons - Counter(exact_duplicate=made.reasons["exact_duplicate"]):
+        why = f"benchmark {benchmark.name}: {_told(lost)} left out"
+        warn(f"{why}, so scores are not comparable; see {left_out}")
+    return made.counts()
 
 
 def _make_domain(run: Run, name: str, held_out: Mapping[str, Path]) -> Mapping[str, Any]:
     domain = run.recipe.domains[name]
-    benchmarks = {b: read_rows(path, Problem) for b, path in held_out.items()}
-    loaded = _load_all(name, domain, run.recipe.limit)
-    problems, repeats = _dedup(name, loaded.problems)
-    problems, overlaps = _decontaminate(name, problems, benchmarks)
-    problems, failed, unchecked = _check_golds(run.recipe, problems, f"golds of {name}")
-    dropped = [*loaded.dropped, *repeats, *overlaps, *failed]
-    path = run.dropped("problems", name)
-    return _write(run.problems(name), path, problems, dropped) | {
-        "filtered": loaded.filtered,
-        "gold_not_checked": unchecked,
-    }
+    how = Asked(name, domain.verifier, domain.ask, without_gold=domain.select.agreement is not None)
+
+    def keep(scratch: Scratch, drop: Drop) -> Iterator[Problem]:
+        benchmarks = {b: read_rows(path, Problem) for b, path in held_out.items()}
+        repeats = dedup.find_repeats(scratch.problems())
+        new = sieve.without_repeats(scratch.problems(), repeats, drop=drop)
+        return sieve.without_overlaps(new, benchmarks, drop=drop)
+
+    with _scratch(run.problems(name)) as folder:
+        scratch = load_all(domain.problems, how, limit=run.recipe.limit, folder=folder)
+        say(f"  {name}: {scratch.count} problems read from {len(scratch.records)} sources")
+        left_out = run.dropped("problems", name)
+        made = _sift(run, scratch, keep, kept=run.problems(name), left_out=left_out)
+        traces = _write_traces(run, name, scratch)
+    write_records(run.sources(name), scratch.records)
+    return {**made.counts(), **traces}
 
 
-def _load_all(name: str, domain: Domain, limit: int | None) -> Loaded:
-    """Return all sources of a domain together; `limit` is shared out evenly among them."""
-    how = Asked(name, domain.verifier, domain.ask)
-    parts = []
-    for number, source in enumerate(domain.problems):
-        share = None if limit is None else _share(limit, len(domain.problems), number)
-        if share != 0:
-            parts.append(sources.load(source, how, limit=share))
-    return Loaded(
-        [problem for part in parts for problem in part.problems],
-        [row for part in parts for row in part.dropped],
-        sum(part.filtered for part in parts),
-    )
+@contextlib.contextmanager
+def _scratch(kept: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a task's file; it is removed, and so is a killed run's."""
+    folder = kept.with_name(f".{kept.stem}.scratch")
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
-def _share(limit: int, parts: int, number: int) -> int:
-    """Return how much of `limit` part `number` gets; the first ones get what is left over."""
-    return limit // parts + (number < limit % parts)
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What a task wrote."""
+
+    problems: int
+    reasons: Counter[str]
+    filtered: int
+    unchecked: int
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of the manifest."""
+        return {
+            "problems": self.problems,
+            "dropped": dict(sorted(self.reasons.items())),
+            "filtered": self.filtered,
+            "gold_not_checked": self.unchecked,
+        }
 
 
-def _without_copies(problems: Sequence[Problem]) -> tuple[list[Problem], list[Dropped]]:
-    first = {problem.id: problem for problem in reversed(problems)}
-    kept = [problem for problem in problems if first[problem.id] is problem]
-    copies = [problem for problem in problems if first[problem.id] is not problem]
-    return kept, [_drop(copy, "exact_duplicate", "same question and gold") for copy in copies]
+def _sift(run: Run, scratch: Scratch, keep: Sieve, *, kept: Path, left_out: Path) -> _Made:
+    """Write what stays and what does not. Raises DataError where no problem is left."""
+    aside = scratch.folder / "sifted"
+    reasons, unchecked = scratch.reasons.copy(), Counter[str]()
+    with (
+        bar(f"problems of {kept.stem}", total=scratch.count, unit="problems") as tick,
+        spool.putting(aside, Dropped) as put,
+    ):
 
+        def drop(row: Dropped) -> None:
+            reasons[row.reason] += 1
+            put(row)
 
-def _dedup(name: str, problems: Sequence[Problem]) -> tuple[list[Problem], list[Dropped]]:
-    kept, dropped = [], []
-    with bar(f"duplicates in {name}", total=len(problems), unit="problems") as tick:
-        for problem, repeat in zip(problems, dedup.find_repeats(problems), strict=True):
-            if repeat is None:
-                kept.append(problem)
-            else:
-                dropped.append(_drop(problem, repeat.reason, repeat.detail))
+        def drop_early(row: Dropped) -> None:
+            drop(row)
             tick(1)
-    return kept, dropped
+
+        sound = sieve.with_sound_golds(
+            keep(scratch, drop_early),
+            run.recipe,
+            drop=drop,
+            unchecked=lambda problem: unchecked.update([problem.verifier]),
+            tick=tick,
+        )
+        count = write_rows(kept, sound, Problem)
+    write_rows(left_out, _both(scratch.dropped(), spool.taken(aside, Dropped)), Dropped)
+    if not count:
+        remove(kept)
+        raise DataError(f"{kept}: no problem is left ({_told(reasons)}); see {left_out}")
+    return _Made(count, reasons, scratch.filtered, unchecked.total())
 
 
-def _decontaminate(
-    name: str, problems: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem]]
-) -> tuple[list[Problem], list[Dropped]]:
-    index = decontaminate.build_index(benchmarks)
-    kept, dropped = [], []
-    with bar(f"overlap of {name}", total=len(problems), unit="problems") as tick:
-        for problem in problems:
-            overlap = decontaminate.find_overlap(problem, index)
-            if overlap is None:
-                kept.append(problem)
-            else:
-                dropped.append(_drop(problem, overlap.reason, overlap.detail))
-            tick(1)
-    return kept, dropped
+def _both(first: Iterator[Dropped], second: Iterator[Dropped]) -> Iterator[Dropped]:
+    yield from first
+    yield from second
 
 
-def _check_golds(
-    recipe: Recipe, problems: Sequence[Problem], label: str
-) -> tuple[list[Problem], list[Dropped], int]:
-    """Return the problems whose golds stand, the others, and how many were not checked."""
-    if any(problem.verifier == "code" for problem in problems):
-        require(recipe.sandbox)
-    verdicts = check_golds(problems, limits=recipe.verify, sandbox=recipe.sandbox, label=label)
-    kept, dropped, unchecked = [], [], 0
-    for problem, verdict in zip(problems, verdicts, strict=True):
-        if verdict.verdict == "correct":
-            kept.append(problem)
-        elif verdict.verdict == "not_checked" and verdict.reason in UNCHECKED:
-            kept.append(problem)
-            unchecked += 1
-        else:
-            dropped.append(_failed(problem, verdict))
-    return kept, dropped, unchecked
+def _write_traces(run: Run, name: str, scratch: Scratch) -> dict[str, int]:
+    """Write the published traces of the problems that were kept; return the counts.
+
+    The same problem may stand in several rows, each with traces: they are numbered on.
+    """
+    given = sum((record["traces"] or {"n": 0})["n"] for record in scratch.records)
+    kept = {problem.id for problem in iter_rows(run.problems(name), Problem)} if given else set()
+    samples: Counter[tuple[str, str]] = Counter()
+
+    def numbered() -> Iterator[Trace]:
+        for trace in scratch.traces():
+            if trace.problem_id not in kept:
+                continue
+            key = (trace.model, trace.problem_id)
+            samples[key] += 1
+            sample = samples[key] - 1
+            made = content_hash("published", *key, sample)
+            yield dataclasses.replace(trace, id=made, sample=sample)
+
+    written = write_rows(run.published(name), numbered(), Trace)
+    return {"traces": written, "traces_of_dropped": given - written} if given else {}
 
 
-def _failed(problem: Problem, verdict: Verdict) -> Dropped:
-    cannot = verdict.verdict == "not_checked"
-    told = [verdict.verdict, verdict.reason, verdict.detail, (problem.gold or "")[:200]]
-    detail = ": ".join(part for part in told if part)
-    return _drop(problem, "gold_not_checkable" if cannot else "gold_not_verified", detail)
-
-
-def _drop(problem: Problem, reason: str, detail: str) -> Dropped:
-    return Dropped(problem.id, problem.domain, "problem", None, reason, detail)
-
-
-def _write(
-    kept: Path, left_out: Path, problems: Sequence[Problem], dropped: Sequence[Dropped]
-) -> dict[str, Any]:
-    """Write both files and return the counts. Raises DataError where no problem is left."""
-    write_rows(left_out, dropped, Dropped)
-    if not problems:
-        raise DataError(f"{kept}: no problem is left ({_reasons(dropped)}); see {left_out}")
-    write_rows(kept, problems, Problem)
-    reasons = Counter(row.reason for row in dropped)
-    return {"problems": len(problems), "dropped": dict(sorted(reasons.items()))}
-
-
-def _reasons(dropped: Sequence[Dropped]) -> str:
-    counts = Counter(row.reason for row in dropped)
-    return ", ".join(f"{n} {reason}" for reason, n in counts.most_common()) or "none loaded"
+def _told(reasons: Mapping[str, int]) -> str:
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return ", ".join(f"{n} {reason}" for reason, n in ordered) or "none loaded"

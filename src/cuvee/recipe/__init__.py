@@ -7,17 +7,19 @@ nowhere else.
 from cuvee.recipe.domains import Domain, Select, Source
 from cuvee.recipe.evaluation import Benchmark, Evaluate, Release
 from cuvee.recipe.load import dump_recipe, load_recipe, parse_recipe, recipe_schema
-from cuvee.recipe.root import Recipe, Verify
+from cuvee.recipe.root import Budget, Recipe, Verify
 from cuvee.recipe.serving import Sampling, Serve
-from cuvee.recipe.teachers import Scripted, Teacher
+from cuvee.recipe.teachers import Prices, Scripted, Teacher
 from cuvee.recipe.training import Lora, Merge, Train
 
 __all__ = [
     "Benchmark",
+    "Budget",
     "Domain",
     "Evaluate",
     "Lora",
     "Merge",
+    "Prices",
     "Recipe",
     "Release",
     "Sampling",

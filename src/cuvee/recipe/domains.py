@@ -24,25 +24,33 @@ DEFAULT_PROMPTS: dict[str, str] = {
 
 
 class Source(Section):
-    """One source of problems.
+    """One source of problems; its form is told by its columns (`cuvee.problems.forms`).
 
-    `source` is a hub id, a path to `.parquet/.jsonl/.json/.csv`, `generator:arithmetic`,
-    `generator:functions`, or `gym:NAME` (reasoning-gym, extra `gym`).
+    `source` is a hub id, a path to `.parquet/.jsonl/.json/.csv` or a pattern of such paths, a
+    folder in the hub's layout, `generator:arithmetic`, `generator:functions`, or `gym:NAME`
+    (reasoning-gym, extra `gym`).
     """
 
     source: str
     config: str | None = None
+    """`config` and `split` are of hub ids and folders, `revision` of hub ids."""
     split: str = "train"
     revision: str | None = None
+    """Branch, tag or commit; None: the newest. The commit that was read is recorded."""
     where: dict[str, Any] = Field(default_factory=dict)
     """Column -> value it must have (compared as the file holds it, strings as strings)."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our name (`question`, `gold`, `tests`) -> the column's name in the file."""
+    """Our name (`question`, `gold`, `tests`, `reply`, `reasoning`) -> the column's name."""
     count: int | None = Field(default=None, ge=1)
     """How many problems: required of a generator, a cap for everything else."""
     seed: int = 0
     args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of a generator, checked by it."""
+    traces: str | None = None
+    """The published teacher whose answers stand in the rows (`generations`, `conversations`,
+    `messages`, ...); they become its traces."""
+    licence: str | None = None
+    """Of the data; None: as known of a published set by its hub id, or unknown."""
 
 
 class Select(Section):
@@ -54,20 +62,63 @@ class Select(Section):
     per_problem: int = Field(default=1, ge=1)
     target: int | None = Field(default=None, ge=1)
     """How many examples at most; None keeps all."""
-    policy: Literal["shortest", "round_robin"] = "round_robin"
-    """`shortest` correct trace, or teachers in turn (balance), shortest first in each."""
+    policy: Literal["shortest", "closest", "round_robin"] = "round_robin"
+    """`shortest` correct trace; the one `closest` to `length`; or teachers in turn (balance),
+    shortest first in each."""
+    length: int | None = Field(default=None, ge=1)
+    """Tokens that `closest` aims at: needed by it, refused with any other policy."""
+    balance: tuple[Literal["source", "difficulty"], ...] = ()
+    """What `target` is shared out evenly over, the second within each of the first; needs a
+    target. Empty takes problems as they come."""
+    pass_rate: tuple[float, float] = (0, 1)
+    """Least and largest share of right ones among a problem's checked traces: too low may be
+    right by chance, too high may teach nothing."""
+    agreement: float | None = Field(default=None, gt=0.5, le=1)
+    """Where a problem has no gold: the least share of its answered traces that must state the
+    same answer, which then counts as its gold. None: such problems are left out."""
+    votes: int = Field(default=3, ge=2)
+    """Traces that state an answer which such a vote needs at least."""
     language: Literal["en", "zh", "any"] = "any"
-    """The language the reasoning must be in."""
+    """The language the reasoning must be in, told by its script."""
     language_share: float = Field(default=0.9, ge=0, le=1)
-    """Least share of the wanted script among the letters of the reasoning."""
-    max_repetition: float = Field(default=0.3, ge=0, le=1)
-    """Largest share of repeated word 8-grams in the reasoning."""
+    """Least share of that script among the words of the reasoning."""
+    max_repetition: float = Field(default=0.4, ge=0, le=1)
+    """Largest share of repeated word 8-grams in the reasoning. A loop at its end is always too
+    much."""
+    max_copied: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of the reasoning's word 8-grams that stand in the question."""
+    allow_giving_up: bool = False
+    """Whether reasoning or answers that end by giving up or guessing are accepted."""
+    answer_after: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the reasoning that must come before its first boxed answer; 0 for none."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
         low, high = self.tokens
         if not 0 <= low <= high:
             raise ValueError(f"tokens must be [low, high] with 0 <= low <= high, got {self.tokens}")
+        least, most = self.pass_rate
+        if not 0 <= least <= most <= 1:
+            raise ValueError(
+                f"pass_rate must be [low, high] with 0 <= low <= high <= 1, got {self.pass_rate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _length(self) -> Self:
+        if (self.policy == "closest") != (self.length is not None):
+            raise ValueError(
+                "length (tokens) is needed by `policy: closest` and refused with any other; got "
+                f"policy {self.policy!r}, length {self.length}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _balance(self) -> Self:
+        if len(set(self.balance)) != len(self.balance):
+            raise ValueError(f"balance names each of source, difficulty once; got {self.balance}")
+        if self.balance and self.target is None:
+            raise ValueError("balance shares out a target: set target too, or leave balance out")
         return self
 
 
@@ -98,6 +149,15 @@ class Domain(Section):
             raise ValueError(
                 "judge names the teacher that decides: needed with `verifier: judge`, and "
                 f"refused with any other; got verifier {self.verifier!r}, judge {self.judge!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agreement(self) -> Self:
+        if self.select.agreement is not None and self.verifier not in ("math", "choice"):
+            raise ValueError(
+                "select.agreement needs answers that can be told equal: verifier math or choice; "
+                f"got {self.verifier!r}"
             )
         return self
 

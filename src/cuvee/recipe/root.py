@@ -12,7 +12,7 @@ from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-RESERVED = {"base", "merged", "export", "benchmarks", "dropped"}
+RESERVED = {"base", "merged", "export", "benchmarks", "dropped", "sources", "traces"}
 """Names of files and models in the run folder that a domain may not take."""
 
 
@@ -25,6 +25,21 @@ class Verify(Section):
     memory_mb: int = Field(default=1024, ge=64)
     processes: int | None = Field(default=None, ge=1)
     """Answers checked at once; None: one a core."""
+
+
+class Budget(Section):
+    """Where asking teachers stops, what is in flight included; None is no limit.
+
+    Counted for one run folder, all its teachers and judges together. What the ledger holds
+    already costs nothing.
+    """
+
+    usd: float | None = Field(default=None, gt=0)
+    """By the teachers' `usd_per_mtok`, which every teacher behind a `url` must then have."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Of prompts and answers together."""
+    requests: int | None = Field(default=None, ge=1)
+    """Sendings: a try that may have been billed counts."""
 
 
 class Recipe(Section):
@@ -44,6 +59,7 @@ class Recipe(Section):
     """Problems a domain and benchmark (a pilot); the flag `--limit` sets it."""
     domains: dict[str, Domain] = Field(min_length=1)
     teachers: list[Teacher] = Field(min_length=1)
+    budget: Budget = Budget()
     verify: Verify = Verify()
     train: Train = Train()
     merge: Merge = Merge()
@@ -83,10 +99,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _judges(self) -> Self:
-        names = [teacher.name for teacher in self.teachers]
+        names = [teacher.name for teacher in self.teachers if not teacher.published]
         for name, domain in self.domains.items():
             if domain.judge is not None and domain.judge not in names:
-                raise ValueError(f"domains.{name}.judge: no teacher {domain.judge!r}, only {names}")
+                raise ValueError(
+                    f"domains.{name}.judge: no teacher that can be asked is called "
+                    f"{domain.judge!r}, only {names}"
+                )
         for name, benchmark in self.evaluate.benchmarks.items():
             if isinstance(benchmark, int) or benchmark.domain not in self.domains:
                 continue
@@ -97,9 +116,47 @@ class Recipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _published(self) -> Self:
+        published = {teacher.name: teacher for teacher in self.teachers if teacher.published}
+        having = {(d, s.traces) for d in self.domains for s in self.domains[d].problems if s.traces}
+        for domain, name in sorted(having):
+            teacher = published.get(name)
+            if teacher is None or not teacher.may_answer(domain):
+                raise ValueError(
+                    f"domains.{domain}: traces of {name!r}, which is no teacher with "
+                    "`published: true` that answers this domain"
+                )
+        for name, teacher in published.items():
+            for domain in teacher.domains or []:
+                if (domain, name) not in having:
+                    raise ValueError(f"teacher {name}: no source of {domain!r} has its `traces`")
+        if idle := sorted(set(published) - {name for _, name in having}):
+            raise ValueError(f"published teachers {idle}: no source has their `traces`")
+        return self
+
+    @model_validator(mode="after")
+    def _prices(self) -> Self:
+        if self.budget.usd is None:
+            return self
+        unpriced = [t.name for t in self.teachers if t.url and t.usd_per_mtok is None]
+        if unpriced:
+            raise ValueError(
+                f"budget.usd needs the price (usd_per_mtok: {{input, output}}) of {unpriced}"
+            )
+        return self
+
     def teachers_of(self, domain: str) -> list[Teacher]:
-        """Return the teachers that answer a domain, in the recipe's order."""
-        return [t for t in self.teachers if t.domains is None or domain in t.domains]
+        """Return the teachers that answer a domain, in the recipe's order.
+
+        A published one answers where a source has its traces.
+        """
+        having = {source.traces for source in self.domains[domain].problems}
+        return [
+            teacher
+            for teacher in self.teachers
+            if teacher.may_answer(domain) and (not teacher.published or teacher.name in having)
+        ]
 
     def merge_order(self) -> list[str]:
         """Return the domains in the order their specialists are fused."""

@@ -1,10 +1,21 @@
 """`serve:`: an engine that cuvee starts for a model and stops again; and sampling."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
+
+ONE_ENGINE_ALONE: dict[str, str] = {
+    "command": "vllm",
+    "devices": "vllm",
+    "replicas": "vllm",
+    "args": "vllm",
+    "threads": "llama.cpp",
+}
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
+"""Flags of vLLM that multiply the GPUs one replica needs."""
 
 
 class Serve(Section):
@@ -20,7 +31,7 @@ class Serve(Section):
     quantization: Literal["F32", "F16", "BF16", "Q8_0"] = "Q8_0"
     """Of the GGUF export of a checkpoint (llama.cpp alone)."""
     slots: int = Field(default=16, ge=1)
-    """Requests answered at once (llama.cpp `n_parallel`; vLLM `max_num_seqs`)."""
+    """Requests answered at once, by each replica (llama.cpp `n_parallel`; vLLM `max_num_seqs`)."""
     context: int = Field(default=2048, ge=64)
     """Tokens of context a slot."""
     threads: int | None = Field(default=None, ge=1)
@@ -29,12 +40,35 @@ class Serve(Section):
     """vLLM's executable, e.g. `/opt/vllm/bin/vllm`."""
     devices: list[int] = Field(default_factory=list)
     """GPU numbers (vLLM); empty leaves CUDA_VISIBLE_DEVICES alone."""
-    replicas: Literal[1] = 1
-    """More than one replica is not built yet."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model behind one URL (vLLM's `data_parallel_size`), each with
+    `tensor_parallel_size` x `pipeline_parallel_size` of the devices."""
     start_timeout: float = Field(default=300, gt=0)
     """Seconds until the engine must answer its health check."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM flags: `tensor_parallel_size: 4` becomes `--tensor-parallel-size 4`."""
+
+    @model_validator(mode="after")
+    def _engine(self) -> Self:
+        for key, engine in ONE_ENGINE_ALONE.items():
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if self.engine != engine and getattr(self, key) != default:
+                raise ValueError(f"{key} is for engine {engine} alone; this is {self.engine}")
+        return self
+
+    @model_validator(mode="after")
+    def _devices(self) -> Self:
+        if len(set(self.devices)) < len(self.devices) or min(self.devices, default=0) < 0:
+            raise ValueError(f"devices are GPU numbers >= 0, each once; got {self.devices}")
+        flags = {key.replace("-", "_"): value for key, value in self.args.items()}
+        sizes = {key: flags[key] for key in PARALLEL if isinstance(flags.get(key), int)}
+        needed = self.replicas * math.prod(sizes.values())
+        if self.devices and needed > len(self.devices):
+            raise ValueError(
+                f"devices: {self.replicas} replica(s) with {sizes} need {needed} GPUs, "
+                f"got {self.devices}"
+            )
+        return self
 
 
 class Sampling(Section):

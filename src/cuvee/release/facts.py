@@ -66,7 +66,7 @@ class TeacherCount:
 
     name: str
     kind: str
-    """`scripted`, `url` or `serve`."""
+    """`scripted`, `url`, `serve` or `published`."""
     model: str | None
     """What answers; None where a script does."""
     terms: str | None

@@ -169,11 +169,11 @@ def _faults(fates: Iterable[_Fate]) -> list[FaultCount]:
 def _teacher(teacher: Teacher, every: Iterable[_Fate]) -> TeacherCount:
     fates = [f for f in every if f.teacher == teacher.name]
     answered = [f for f in fates if f.finish_reason != "error"]
-    kinds = {"url": teacher.url, "serve": teacher.serve, "scripted": teacher.scripted}
+    kinds = ("url", "serve", "scripted", "published")
     served = teacher.serve.model if teacher.serve is not None else None
     return TeacherCount(
         name=teacher.name,
-        kind=next(kind for kind, value in kinds.items() if value is not None),
+        kind=next(kind for kind in kinds if getattr(teacher, kind)),
         model=teacher.model or served,
         terms=teacher.terms,
         traces=len(fates),

@@ -1,8 +1,8 @@
-"""The stage `release`: everything a run wrote -> report, model card, GGUF files.
+"""The stage `release`: everything a run wrote -> report, model card, data card, GGUF files.
 
-Tasks: `report` -> `report.html`, `card` -> `README.md`, `gguf/TYPE` -> one file each, all in
-`08_release`. The report takes from the manifest how long the earlier stages took; it does
-not count as changed when only that does.
+Tasks: `report` -> `report.html`, `card` -> `README.md`, `data_card` -> `DATA_CARD.md`,
+`gguf/TYPE` -> one file each, all in `08_release`. The report takes from the manifest how long
+the earlier stages took; it does not count as changed when only that does.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.atomic import write_text
+from cuvee.lineage.card_facts import card_facts, card_files
+from cuvee.lineage.data_card import render_data_card
 from cuvee.models.gguf_write import write_gguf
 from cuvee.release.card import render_card
 from cuvee.release.gather import gather
@@ -23,7 +25,7 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     """Return the stage's tasks: the report, and what the recipe's `release:` asks for."""
     found = [_report(run)]
     if run.recipe.release.card:
-        found.append(_card(run))
+        found += [_card(run), _data_card(run)]
     return [*found, *(_gguf(run, quantization) for quantization in run.recipe.release.gguf)]
 
 
@@ -54,6 +56,25 @@ def _card(run: Run) -> Task:
     settings = {part: recipe[part] for part in parts}
     settings["teachers"] = [{key: t[key] for key in teachers} for t in recipe["teachers"]]
     return Task("release", "card", _sources(run), (out,), settings, work)
+
+
+def _data_card(run: Run) -> Task:
+    out = run.folder("release") / "DATA_CARD.md"
+
+    def work() -> Mapping[str, Any]:
+        text = render_data_card(card_facts(run))
+        write_text(out, text)
+        return {"bytes": len(text.encode())}
+
+    recipe = run.recipe.model_dump(mode="json")
+    settings = {part: recipe[part] for part in ("name", "base", "seed", "limit", "domains")}
+    settings["benchmarks"] = recipe["evaluate"]["benchmarks"]
+    teachers = ("name", "model", "terms", "domains")
+    settings["teachers"] = [
+        {key: t[key] for key in teachers} | {"served": t["serve"] and t["serve"]["model"]}
+        for t in recipe["teachers"]
+    ]
+    return Task("release", "data_card", card_files(run), (out,), settings, work)
 
 
 def _gguf(run: Run, quantization: str) -> Task:

@@ -1,28 +1,38 @@
-"""Traces and verdicts in, examples and dropped rows out: the filters in order, the choice.
+"""Traces and verdicts in, candidates and dropped rows out: the filters in their order.
 
-Every trace ends as exactly one example or one dropped row, which names the first objection
-it met, in the order: finished, judged right, well formed, no control tokens, language,
-repetition, token window, chosen. Not here: files (`cuvee.select.stage`).
+Every trace ends as exactly one of both; a dropped row names the first objection it met, in
+the order of `cuvee.select.objection.FILTERS`. Traces pass by one at a time, so there may be any
+number. Not here: the choice among candidates (`cuvee.select.choose`), files
+(`cuvee.select.stage`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cuvee.errors import DataError
 from cuvee.progress import Tick
-from cuvee.recipe import Domain, Select
-from cuvee.records import Dropped, Example, Problem, Trace, Verdict
-from cuvee.select.choose import Candidate, choose
-from cuvee.select.filters import (
-    Objection,
-    control_tokens,
-    foreign,
-    malformed,
-    outside,
-    repetitive,
-    unaccepted,
-    unfinished,
-)
+from cuvee.recipe import Domain
+from cuvee.records import Dropped, Trace, Verdict, content_hash
+from cuvee.select.choose import Candidate
+from cuvee.select.difficulty import Tally, off_pass_rate, tally
+from cuvee.select.objection import Objection
+from cuvee.select.prose import answers_early, copied, foreign, gives_up
+from cuvee.select.repetition import repetitive
+from cuvee.select.structure import control_tokens, malformed, outside, unaccepted, unfinished
+from cuvee.select.vote import unvoted
+
+BATCH = 64
+"""Traces whose tokens are counted in one call: enough to keep all cores busy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What the filters and the choice need to know of a problem."""
+
+    source: str
+    question: str
+    prompt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,113 +41,123 @@ class Student:
 
     control_tokens: tuple[str, ...]
     """Its special tokens, as text."""
-    count: Callable[[str, str, str], int]
-    """prompt, reasoning, answer -> how many tokens of it will be trained."""
+    count: Callable[[Sequence[tuple[str, str, str]]], list[int]]
+    """Of each (prompt, reasoning, answer): how many tokens of it will be trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What the verifier (or a vote) said of a domain's traces."""
+
+    verdicts: Mapping[str, Verdict]
+    """By trace."""
+    tallies: Mapping[str, Tally]
+    """By problem."""
+
+
+def judged(verdicts: Sequence[Verdict]) -> Judged:
+    """Return the verdicts by trace and by problem; raise DataError where a trace has two."""
+    by_trace = {verdict.trace_id: verdict for verdict in verdicts}
+    if len(by_trace) != len(verdicts):
+        raise _unpaired(f"{len(verdicts)} verdicts are of {len(by_trace)} traces")
+    return Judged(by_trace, tally(verdicts))
 
 
 def sift(
-    traces: Sequence[Trace],
-    verdicts: Sequence[Verdict],
-    problems: Mapping[str, Problem],
+    traces: Iterable[Trace],
+    said: Judged,
+    problems: Mapping[str, Asked],
     *,
     domain: Domain,
     student: Student,
     tick: Tick,
-) -> tuple[list[Candidate], list[Dropped]]:
-    """Return the traces that pass every filter, and a row for every other one.
+) -> Iterator[Candidate | Dropped]:
+    """Yield what becomes of each trace: a candidate, or the row that says why not.
 
-    `problems` by id. Raises DataError where a trace stands twice, or has not exactly one
-    verdict and one problem.
+    `problems` by id. Raises DataError where a trace stands twice, or
+    has not exactly one verdict and one problem.
     """
-    by_trace = _one_each(traces, verdicts)
-    candidates: list[Candidate] = []
-    dropped: list[Dropped] = []
-    for trace in traces:
-        if trace.problem_id not in problems:
-            raise DataError(f"trace {trace.id}: no problem {trace.problem_id} in the domain")
-        prompt = problems[trace.problem_id].prompt
-        objection, tokens = _judge(
-            trace, by_trace[trace.id], prompt, domain=domain, student=student
+    seen: set[str] = set()
+    rest = iter(traces)
+    while batch := list(itertools.islice(rest, BATCH)):
+        for trace in batch:
+            if trace.id in seen or trace.id not in said.verdicts:
+                raise _unpaired(f"trace {trace.id} stands twice, or has no verdict")
+            if trace.problem_id not in problems:
+                raise DataError(f"trace {trace.id}: no problem {trace.problem_id} in the domain")
+            seen.add(trace.id)
+        yield from _sift_batch(batch, said, problems, domain=domain, student=student)
+        tick(len(batch))
+    if len(seen) != len(said.verdicts):
+        raise _unpaired(f"{len(said.verdicts)} verdicts for {len(seen)} traces")
+
+
+def _unpaired(why: str) -> DataError:
+    return DataError(f"traces and verdicts do not pair one to one: {why}; verify again")
+
+
+def _sift_batch(
+    batch: Sequence[Trace],
+    said: Judged,
+    problems: Mapping[str, Asked],
+    *,
+    domain: Domain,
+    student: Student,
+) -> Iterator[Candidate | Dropped]:
+    """Apply the filters of text to each trace, then the token window to those that are left."""
+    fit: list[Trace] = []
+    for trace in batch:
+        objection = text_objection(
+            trace,
+            said.verdicts[trace.id],
+            said.tallies[trace.problem_id],
+            problems[trace.problem_id],
+            domain=domain,
+            student=student,
         )
         if objection is None:
-            candidates.append(Candidate(trace, tokens))
+            fit.append(trace)
         else:
-            dropped.append(_dropped(trace, objection))
-        tick(1)
-    return candidates, dropped
+            yield drop(trace, objection)
+    # Last, because counting is what costs; and once, because the count stays with the example.
+    targets = [(problems[t.problem_id].prompt, t.reasoning, t.answer) for t in fit]
+    for trace, tokens in zip(fit, student.count(targets), strict=True):
+        objection = outside(tokens, window=domain.select.tokens)
+        if objection is None:
+            text = content_hash(trace.reasoning, trace.answer)
+            yield Candidate(trace.id, trace.problem_id, trace.model, tokens, text)
+        else:
+            yield drop(trace, objection)
 
 
-def settle(
-    candidates: Sequence[Candidate],
-    problems: Mapping[str, Problem],
+def text_objection(
+    trace: Trace,
+    verdict: Verdict,
+    found: Tally,
+    asked: Asked,
     *,
-    select: Select,
-    seed: int,
-) -> tuple[list[Example], list[Dropped]]:
-    """Return the examples, in the order of choosing, and a row for every other candidate."""
-    choice = choose(
-        candidates,
-        policy=select.policy,
-        per_problem=select.per_problem,
-        target=select.target,
-        seed=seed,
-    )
-    examples = [
-        _example(chosen, problems[chosen.trace.problem_id].prompt) for chosen in choice.chosen
-    ]
-    dropped = [_dropped(left.trace, Objection("not_chosen")) for left in choice.not_chosen]
-    dropped += [_dropped(left.trace, Objection("over_target")) for left in choice.over_target]
-    return examples, dropped
-
-
-def _judge(
-    trace: Trace, verdict: Verdict, prompt: str, *, domain: Domain, student: Student
-) -> tuple[Objection | None, int]:
-    """Return the first objection to a trace, or None and its count of tokens."""
+    domain: Domain,
+    student: Student,
+) -> Objection | None:
+    """Return the first objection to a trace short of its length in tokens, or None."""
     select = domain.select
-    objection = (
+    return (
         unfinished(trace)
+        or unvoted(verdict)
         or unaccepted(verdict, select.accept)
+        or off_pass_rate(found, window=select.pass_rate)
         or malformed(trace, verifier=domain.verifier)
         or control_tokens(trace, student.control_tokens)
         or foreign(trace, language=select.language, least=select.language_share)
         or repetitive(trace, most=select.max_repetition)
-    )
-    if objection is not None:
-        return objection, 0
-    # Last, because counting is what costs.
-    tokens = student.count(prompt, trace.reasoning, trace.answer)
-    return outside(tokens, window=select.tokens), tokens
-
-
-def _one_each(traces: Sequence[Trace], verdicts: Sequence[Verdict]) -> Mapping[str, Verdict]:
-    """Return the verdict of each trace; raise DataError where they do not pair one to one."""
-    by_trace = {verdict.trace_id: verdict for verdict in verdicts}
-    ids = {trace.id for trace in traces}
-    if len(ids) != len(traces) or len(by_trace) != len(verdicts) or ids != set(by_trace):
-        raise DataError(
-            f"{len(traces)} traces ({len(ids)} different) and {len(verdicts)} verdicts "
-            f"({len(by_trace)} different) do not pair one to one: {len(ids - set(by_trace))} "
-            "traces have no verdict; verify again"
-        )
-    return by_trace
-
-
-def _example(chosen: Candidate, prompt: str) -> Example:
-    trace = chosen.trace
-    return Example(
-        id=trace.id,
-        problem_id=trace.problem_id,
-        domain=trace.domain,
-        teacher=trace.model,
-        prompt=prompt,
-        reasoning=trace.reasoning,
-        answer=trace.answer,
-        tokens=chosen.tokens,
+        or copied(trace, asked.question, most=select.max_copied)
+        or (None if select.allow_giving_up else gives_up(trace))
+        or answers_early(trace, asked.question, least=select.answer_after)
     )
 
 
-def _dropped(trace: Trace, objection: Objection) -> Dropped:
+def drop(trace: Trace, objection: Objection) -> Dropped:
+    """Return the row of a trace that is left out."""
     return Dropped(
         id=trace.id,
         domain=trace.domain,

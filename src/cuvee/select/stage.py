@@ -1,80 +1,224 @@
 """The stage `select`: traces and verdicts in, examples and dropped traces out, by domain.
 
-Reads problems, traces and verdicts of a domain; writes `04_examples/DOMAIN.parquet` and
-`04_examples/dropped/DOMAIN.parquet`. Tokens are counted as the student will be trained, so
-with its tokenizer and template. Not here: how traces are judged (`cuvee.select.sift`).
+Reads problems, traces and verdicts of a domain; writes `04_examples/DOMAIN.parquet`,
+`dropped/DOMAIN.parquet`, `funnel/DOMAIN.json` and, where problems without gold are voted on,
+`votes/DOMAIN.jsonl`. The texts of traces are read twice and never held: once to be judged, once
+to be written. Tokens are counted as the student will be trained, so with its tokenizer and
+template. Not here: how traces are judged (`cuvee.select.sift`).
 """
 
+import dataclasses
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cuvee.atomic import write_text
 from cuvee.errors import DataError
 from cuvee.models.checkpoint import load_tokenizer, resolve
 from cuvee.models.files import TOKENIZER_FILES
-from cuvee.models.tokens import count_target
-from cuvee.progress import bar
-from cuvee.recipe import Domain
-from cuvee.records import Dropped, Example, Problem, Trace, Verdict, read_rows, write_rows
+from cuvee.models.tokens import count_targets
+from cuvee.progress import bar, console
+from cuvee.recipe import Select
+from cuvee.records import (
+    Dropped,
+    Example,
+    Trace,
+    Verdict,
+    iter_rows,
+    iter_values,
+    read_rows,
+    write_rows,
+)
 from cuvee.runfolder import Run, Task
-from cuvee.select.sift import Student, settle, sift
+from cuvee.select.choose import Candidate, Choice, choose
+from cuvee.select.difficulty import Tally
+from cuvee.select.funnel import Fate, count_funnel, funnel_file, funnel_table, write_funnel
+from cuvee.select.sift import Asked, Judged, Student, judged, sift
+from cuvee.select.vote import Vote, hold_votes, judge_by_votes
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
     """Return one task a domain; nothing is opened."""
-    return [_task(run, name, domain) for name, domain in run.recipe.domains.items()]
+    return [_task(run, name) for name in run.recipe.domains]
 
 
-def _task(run: Run, name: str, domain: Domain) -> Task:
-    files = [run.traces(name, teacher.name) for teacher in run.recipe.teachers_of(name)]
+def votes_file(run: Run, domain: str) -> Path:
+    """Return the file of the votes on a domain's problems without gold."""
+    return run.folder("select") / "votes" / f"{domain}.jsonl"
 
-    def work() -> Mapping[str, Any]:
-        traces = [trace for file in files for trace in read_rows(file, Trace)]
-        problems = {row.id: row for row in read_rows(run.problems(name), Problem)}
-        with bar(f"select {name}", total=len(traces), unit="traces") as tick:
-            candidates, unfit = sift(
-                traces,
-                read_rows(run.verdicts(name), Verdict),
-                problems,
-                domain=domain,
-                student=load_student(run.recipe.base),
-                tick=tick,
-            )
-        examples, left = settle(candidates, problems, select=domain.select, seed=run.recipe.seed)
-        dropped = unfit + left
-        reasons = Counter(row.reason for row in dropped)
-        # The reasons stay on disk even where nothing is left to go on with.
-        write_rows(run.dropped("select", name), dropped, Dropped)
-        if not examples:
-            taken = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-            raise DataError(
-                f"domain {name}: none of {len(traces)} traces became an example "
-                f"({taken or 'there were none'}); see {run.dropped('select', name)}, and loosen "
-                f"domains.{name}.select or ask more or better teachers"
-            )
-        write_rows(run.examples(name), examples, Example)
-        return {"traces": len(traces), "examples": len(examples), **dict(reasons.most_common())}
 
+def _task(run: Run, name: str) -> Task:
+    recipe, domain = run.recipe, run.recipe.domains[name]
+    voting = domain.select.agreement is not None
+    outputs = [run.examples(name), run.dropped("select", name), funnel_file(run, name)]
+    limits = recipe.verify.model_dump(mode="json", exclude={"processes"})
     return Task(
         stage="select",
         name=name,
         inputs=(
             run.problems(name),
-            *files,
+            *_trace_files(run, name),
             run.verdicts(name),
-            *_student_files(run.recipe.base),
+            *_student_files(recipe.base),
         ),
-        outputs=(run.examples(name), run.dropped("select", name)),
+        outputs=(*outputs, votes_file(run, name)) if voting else tuple(outputs),
         settings={
-            "base": run.recipe.base,
-            "seed": run.recipe.seed,
+            "base": recipe.base,
+            "seed": recipe.seed,
             "select": domain.select.model_dump(mode="json"),
             "verifier": domain.verifier,
+            **({"limits": limits} if voting else {}),
         },
-        work=work,
+        work=lambda: _select(run, name),
     )
+
+
+def _select(run: Run, name: str) -> Mapping[str, Any]:
+    """Select in one domain; return its counts."""
+    select = run.recipe.domains[name].select
+    problems = _problems(run, name)
+    votes, said = _voted(run, name)
+    candidates, unfit = _sifted(run, name, said, problems)
+    choice = choose(
+        candidates,
+        select=select,
+        groups=group_problems(problems, said.tallies, select),
+        seed=run.recipe.seed,
+    )
+    chosen = {candidate.id: candidate for candidate in choice.chosen}
+    dropped = unfit + leftovers(choice, name)
+    fates = [Fate(c.problem_id, c.teacher, fit=True, chosen=c.id in chosen) for c in candidates]
+    fates += [
+        Fate(said.verdicts[row.id].problem_id, row.model or "", fit=False, chosen=False)
+        for row in unfit
+    ]
+    funnel = count_funnel(
+        name, fates, dropped, problems=problems, tallies=said.tallies, votes=votes
+    )
+    # These stay on disk even where nothing is left to go on with.
+    write_rows(run.dropped("select", name), dropped, Dropped)
+    write_funnel(funnel_file(run, name), funnel)
+    if select.agreement is not None:
+        write_votes(votes_file(run, name), votes)
+    console.print(funnel_table(funnel))
+    reasons = dict(Counter(row.reason for row in dropped).most_common())
+    if not chosen:
+        taken = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        raise DataError(
+            f"domain {name}: none of {len(fates)} traces became an example "
+            f"({taken or 'there were none'}); see {run.dropped('select', name)}, and loosen "
+            f"domains.{name}.select or ask more or better teachers"
+        )
+    write_rows(run.examples(name), _examples(run, name, chosen, problems), Example)
+    return {"traces": len(fates), "examples": len(chosen), **reasons}
+
+
+def _problems(run: Run, name: str) -> dict[str, Asked]:
+    """Return the problems by id, without their tests, which may be large."""
+    columns = ["id", "source", "question", "prompt"]
+    return {row.pop("id"): Asked(**row) for row in iter_values(run.problems(name), columns)}
+
+
+def _voted(run: Run, name: str) -> tuple[list[Vote], Judged]:
+    """Return the votes on problems without gold, if any are to be held, and what was said."""
+    domain = run.recipe.domains[name]
+    verdicts = read_rows(run.verdicts(name), Verdict)
+    if domain.select.agreement is None:
+        return [], judged(verdicts)
+    votes = hold_votes(
+        verdicts,
+        verifier=domain.verifier,
+        agreement=domain.select.agreement,
+        votes=domain.select.votes,
+        limits=run.recipe.verify,
+    )
+    return votes, judged(judge_by_votes(verdicts, votes))
+
+
+def _sifted(
+    run: Run, name: str, said: Judged, problems: Mapping[str, Asked]
+) -> tuple[list[Candidate], list[Dropped]]:
+    """Return the traces that pass every filter, and a row for every other one."""
+    candidates: list[Candidate] = []
+    dropped: list[Dropped] = []
+    with bar(f"select {name}", total=len(said.verdicts), unit="traces") as tick:
+        for row in sift(
+            _traces(run, name),
+            said,
+            problems,
+            domain=run.recipe.domains[name],
+            student=load_student(run.recipe.base),
+            tick=tick,
+        ):
+            if isinstance(row, Candidate):
+                candidates.append(row)
+            else:
+                dropped.append(row)
+    return candidates, dropped
+
+
+def group_problems(
+    problems: Mapping[str, Asked], tallies: Mapping[str, Tally], select: Select
+) -> dict[str, tuple[str, ...]]:
+    """Return the group of each problem that has a verdict, in each of `select.balance`."""
+    return {
+        problem: tuple(
+            problems[problem].source if over == "source" else found.band for over in select.balance
+        )
+        for problem, found in tallies.items()
+    }
+
+
+def leftovers(choice: Choice, domain: str) -> list[Dropped]:
+    """Return a row for each candidate that was not chosen."""
+    reasons = {
+        "same_text": choice.same_text,
+        "not_chosen": choice.not_chosen,
+        "over_target": choice.over_target,
+    }
+    return [
+        Dropped(c.id, domain, kind="trace", model=c.teacher, reason=reason, detail=None)
+        for reason, candidates in reasons.items()
+        for c in candidates
+    ]
+
+
+def write_votes(path: Path, votes: Sequence[Vote]) -> None:
+    """Write one JSON line a vote, its fields and its share. Raises OSError with the path in it."""
+    lines = [
+        json.dumps({**dataclasses.asdict(vote), "share": vote.share}, ensure_ascii=False)
+        for vote in votes
+    ]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _examples(
+    run: Run, name: str, chosen: Mapping[str, Candidate], problems: Mapping[str, Asked]
+) -> Iterator[Example]:
+    """Yield the examples in the order in which their traces stand."""
+    for trace in _traces(run, name):
+        if trace.id in chosen:
+            yield Example(
+                id=trace.id,
+                problem_id=trace.problem_id,
+                domain=trace.domain,
+                teacher=trace.model,
+                prompt=problems[trace.problem_id].prompt,
+                reasoning=trace.reasoning,
+                answer=trace.answer,
+                tokens=chosen[trace.id].tokens,
+            )
+
+
+def _trace_files(run: Run, name: str) -> list[Path]:
+    return [run.traces(name, teacher.name) for teacher in run.recipe.teachers_of(name)]
+
+
+def _traces(run: Run, name: str) -> Iterator[Trace]:
+    return (trace for file in _trace_files(run, name) for trace in iter_rows(file, Trace))
 
 
 def load_student(base: str) -> Student:
@@ -85,8 +229,8 @@ def load_student(base: str) -> Student:
     """
     tokenizer = load_tokenizer(resolve(base, weights=False))
 
-    def count(prompt: str, reasoning: str, answer: str) -> int:
-        return count_target(tokenizer, prompt, reasoning, answer)
+    def count(examples: Sequence[tuple[str, str, str]]) -> list[int]:
+        return count_targets(tokenizer, examples)
 
     return Student(tuple(tokenizer.all_special_tokens), count)
 

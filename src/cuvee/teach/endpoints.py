@@ -1,9 +1,10 @@
-"""Opening a teacher of the recipe as an endpoint: a URL as it is, anything else is started.
+"""Teachers of the recipe as models that can be asked: a URL as it is, anything else is started.
 
 Not here: asking (`cuvee.teach.client`), what starts engines (`cuvee.models.engines`), and
-when a teacher is closed again (`cuvee.teach.stage`).
+when a teacher is started and ended (`cuvee.teach.reach`).
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from urllib.parse import urlsplit
 from cuvee import __version__
 from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
-from cuvee.models.engines import serve, spawn
+from cuvee.models.engines import engine_identity, serve, spawn
 from cuvee.recipe import Serve, Teacher
 from cuvee.records import content_hash
 from cuvee.runfolder import Run, hash_path
-from cuvee.teach.client import Endpoint, api_key
+from cuvee.teach.client import Endpoint
+from cuvee.teach.reach import Reachable
 from cuvee.teach.scripted import config
 
 SCRIPTED_START_SECONDS = 60.0
@@ -26,47 +28,51 @@ SCRIPTED_CODE = ("scripted.py", "scripted_answers.py", "scripted_judge.py")
 """What decides a scripted teacher's answers, beside its settings and the problems."""
 
 
-def check_teacher(teacher: Teacher) -> None:
-    """Check what can be known before anything is started or sent.
+def check_url(teacher: Teacher) -> None:
+    """Raise RecipeError where a teacher's URL is none, or holds a password."""
+    if teacher.url is None:
+        return
+    parts = urlsplit(teacher.url)
+    if not parts.hostname:
+        raise RecipeError(f"teacher {teacher.name}: url {teacher.url!r} has no host")
+    if parts.username or parts.password or parts.query:
+        raise RecipeError(
+            f"teacher {teacher.name}: url must hold no user, password or query; "
+            "keys come from the environment variable named in key_env"
+        )
 
-    Raises RecipeError where the URL is none or holds a password, or the key is not set.
+
+def find_teacher(teacher: Teacher, *, run: Run) -> Reachable:
+    """Return a teacher by its identity, and what starts it; a checkpoint is exported for that.
+
+    Raises RecipeError as `check_url` and where `serve` does not fit the model, DataError where
+    a model or a problem file cannot be read, EngineError where vLLM does not run. Its `start`
+    raises EngineError where a process does not start.
     """
-    if teacher.url is not None:
-        parts = urlsplit(teacher.url)
-        if not parts.hostname:
-            raise RecipeError(f"teacher {teacher.name}: url {teacher.url!r} has no host")
-        if parts.username or parts.password or parts.query:
-            raise RecipeError(
-                f"teacher {teacher.name}: url must hold no user, password or query; "
-                "keys come from the environment variable named in key_env"
-            )
-    api_key(_endpoint(teacher, url=teacher.url or "", model="", identity=""))
-
-
-def open_teacher(teacher: Teacher, *, run: Run, resources: ExitStack) -> Endpoint:
-    """Return a teacher as an endpoint, starting it where it must be started.
-
-    What is started ends with `resources`. Raises RecipeError as `check_teacher` does,
-    DataError where a model or a problem file cannot be read, EngineError where a process
-    does not start.
-    """
-    check_teacher(teacher)
+    check_url(teacher)
     if teacher.serve is not None:
-        return _served(teacher, teacher.serve, run=run, resources=resources)
+        return _served(teacher, teacher.serve, run=run)
     if teacher.scripted is not None:
-        return _scripted(teacher, run=run, resources=resources)
+        return _scripted(teacher, run=run)
     url, model = teacher.url or "", teacher.model or ""
     # Of a remote model nothing is known but where it is and what it is called.
     identity = content_hash("url", url.rstrip("/"), model)
-    return _endpoint(teacher, url=url, model=model, identity=identity)
+    endpoint = _endpoint(teacher, url=url, model=model, identity=identity)
+    return Reachable(endpoint, lambda resources: endpoint)
 
 
-def _served(teacher: Teacher, spec: Serve, *, run: Run, resources: ExitStack) -> Endpoint:
+def _served(teacher: Teacher, spec: Serve, *, run: Run) -> Reachable:
     model = spec.model or teacher.model or ""
     if spec.engine == "llama.cpp":
         model = str(_gguf_of(model, spec, file=run.engines() / f"{teacher.name}.gguf"))
-    engine = resources.enter_context(serve(spec, model, name=teacher.name, folder=run.engines()))
-    return _endpoint(teacher, url=engine.url, model=engine.model, identity=engine.identity)
+    known = _endpoint(teacher, url="", model=model, identity=engine_identity(spec, model))
+
+    def start(resources: ExitStack) -> Endpoint:
+        serving = serve(spec, model, name=teacher.name, folder=run.engines())
+        engine = resources.enter_context(serving)
+        return dataclasses.replace(known, url=engine.url, model=engine.model)
+
+    return Reachable(known, start)
 
 
 def _gguf_of(model: str, spec: Serve, *, file: Path) -> Path:
@@ -80,20 +86,21 @@ def _gguf_of(model: str, spec: Serve, *, file: Path) -> Path:
     return file
 
 
-def _scripted(teacher: Teacher, *, run: Run, resources: ExitStack) -> Endpoint:
+def _scripted(teacher: Teacher, *, run: Run) -> Reachable:
     files = [run.problems(domain) for domain in teacher.domains or run.recipe.domains]
-    config_file = run.engines() / f"{teacher.name}.scripted.json"
-    write_text(config_file, json.dumps(config(teacher, files), indent=1))
-    url = resources.enter_context(
-        spawn(
-            [sys.executable, "-m", "cuvee.teach.scripted", str(config_file)],
-            name=teacher.name,
-            folder=run.engines(),
-            seconds=SCRIPTED_START_SECONDS,
-        )
-    )
     identity = _scripted_identity(teacher, files)
-    return _endpoint(teacher, url=url, model=teacher.name, identity=identity)
+    known = _endpoint(teacher, url="", model=teacher.name, identity=identity)
+
+    def start(resources: ExitStack) -> Endpoint:
+        config_file = run.engines() / f"{teacher.name}.scripted.json"
+        write_text(config_file, json.dumps(config(teacher, files), indent=1))
+        command = [sys.executable, "-m", "cuvee.teach.scripted", str(config_file)]
+        running = spawn(
+            command, name=teacher.name, folder=run.engines(), seconds=SCRIPTED_START_SECONDS
+        )
+        return dataclasses.replace(known, url=resources.enter_context(running))
+
+    return Reachable(known, start)
 
 
 def _scripted_identity(teacher: Teacher, files: Sequence[Path]) -> str:
@@ -115,4 +122,7 @@ def _endpoint(teacher: Teacher, *, url: str, model: str, identity: str) -> Endpo
         timeout=teacher.timeout,
         retries=teacher.retries,
         system=teacher.system,
+        prices=teacher.usd_per_mtok,
+        stream=teacher.stream,
+        deadline=teacher.deadline,
     )

@@ -22,6 +22,15 @@ FINISH = {
 """What servers call it -> what a trace calls it; any other word is kept as it is."""
 MESSAGE_CHARACTERS = 300
 """How much of an error's text is kept."""
+MOST_TOKENS = 1 << 31
+"""A server that counts more tokens than this in one reply does not count."""
+TOO_LONG = (
+    "context length", "context_length", "context size", "context_size", "context window",
+    "prompt is too long", "input is too long", "too many input tokens",
+)  # fmt: skip
+"""How servers say that prompt and `max_tokens` do not fit into the context."""
+NO_MONEY = ("insufficient_quota", "insufficient balance", "billing_hard_limit")
+"""How servers say, with 429 or 400, that the account is empty."""
 
 
 class UnreadableReplyError(Exception):
@@ -39,6 +48,8 @@ class Reply:
     prompt_tokens: int | None
     completion_tokens: int | None
     fingerprint: str | None
+    id: str | None
+    """The server's own id of the completion."""
 
 
 def read_reply(body: str) -> Reply:
@@ -59,13 +70,15 @@ def read_reply(body: str) -> Reply:
     reasoning, answer = (thought, content) if thought else split_reasoning(content)
     word = str(choice.get("finish_reason") or "unknown")
     usage = data.get("usage")
+    fingerprint, name = data.get("system_fingerprint"), data.get("id")
     return Reply(
         reasoning,
         answer,
         FINISH.get(word, word),
         _count(usage, "prompt_tokens"),
         _count(usage, "completion_tokens"),
-        data["system_fingerprint"] if isinstance(data.get("system_fingerprint"), str) else None,
+        fingerprint if isinstance(fingerprint, str) else None,
+        name if isinstance(name, str) and name else None,
     )
 
 
@@ -73,7 +86,7 @@ def read_error(body: str) -> str:
     """Return the message in an error's body, on one line and shortened; never raises."""
     try:
         data: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     message: Any = body
     if isinstance(data, dict):
@@ -83,6 +96,18 @@ def read_error(body: str) -> str:
             message = inner.get("message") or body
     line = " ".join(str(message).split())
     return line[:MESSAGE_CHARACTERS] or "(no message)"
+
+
+def is_too_long(body: str) -> bool:
+    """Return whether an error says that the request does not fit into the model's context."""
+    said = read_error(body).lower()
+    return any(words in said or words in body[:MESSAGE_CHARACTERS].lower() for words in TOO_LONG)
+
+
+def is_out_of_money(body: str) -> bool:
+    """Return whether an error says that the account is empty."""
+    said = body[: 4 * MESSAGE_CHARACTERS].lower()
+    return any(words in said for words in NO_MONEY)
 
 
 def _object(body: str) -> dict[str, Any]:
@@ -107,4 +132,5 @@ def _text(message: dict[str, Any], key: str) -> str:
 
 def _count(usage: Any, key: str) -> int | None:
     value = usage.get(key) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else None
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
+    return value if counts else None

@@ -1,128 +1,252 @@
 """The stage `teach`: problems in, traces out, one task a teacher and domain.
 
 Reads `01_problems/DOMAIN.parquet`, writes `02_traces/DOMAIN/TEACHER.parquet`: `samples`
-traces a problem, in the order of the problems, failed requests included. The ledger is
-opened once; one teacher is open at a time, for all its domains, because two served models
-rarely fit into one machine. Not here: what a trace is worth (`cuvee.verify`, `cuvee.select`).
+traces a problem, in the order of the problems, failed requests included. A published
+teacher's traces are copied from `01_problems/traces/DOMAIN.parquet`; it is never asked.
+
+Every teacher has a lane of its own: one that is down does not stop the others. Remote
+teachers are asked side by side; what cuvee starts itself runs one after another, because two
+served models rarely fit into one machine, and not at all where the ledger has every answer.
+A task some of whose requests failed is done again by the next run, unless the server refused
+them for good. Two runs that ask the same at the same moment may both pay for it: the ledger
+keeps the first answer. Not here: what a trace is worth (`cuvee.verify`, `cuvee.select`).
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from cuvee.errors import DataError, TeacherError
-from cuvee.progress import warn
-from cuvee.recipe import Recipe, Teacher
-from cuvee.records import Problem, Trace, read_rows, write_rows
+from cuvee.atomic import remove
+from cuvee.errors import DataError, RecipeError, TeacherError
+from cuvee.progress import live, warn
+from cuvee.recipe import Teacher
+from cuvee.records import Trace, count_rows, iter_rows, iter_values, write_rows
 from cuvee.runfolder import Run, Task
-from cuvee.teach.client import Endpoint, Request, ask, request_seed
-from cuvee.teach.endpoints import check_teacher, open_teacher
+from cuvee.teach.client import (
+    Books,
+    Request,
+    Usage,
+    all_answered,
+    api_key,
+    ask,
+    request_seed,
+)
+from cuvee.teach.costs import Costs, lines, table
+from cuvee.teach.endpoints import check_url, find_teacher
 from cuvee.teach.ledger import Ledger
+from cuvee.teach.reach import Opener, Reachable, one_at_a_time, reach
 
 INDIFFERENT: Mapping[str, Any] = {
     "domains": True,
     "key_env": True,
     "concurrency": True,
     "timeout": True,
+    "deadline": True,
+    "stream": True,
     "retries": True,
+    "usd_per_mtok": True,
     "terms": True,
-    "serve": {"command", "devices", "slots", "start_timeout", "threads"},
+    "serve": {"command", "devices", "replicas", "slots", "start_timeout", "threads"},
 }
 """Keys of a teacher that cannot change its answers (pydantic's form of an exclusion)."""
 
-OpenLedger = Callable[[], Ledger]
-OpenTeacher = Callable[[Teacher], Endpoint]
+
+@dataclasses.dataclass(frozen=True)
+class ProblemRequests:
+    """The requests of a file of problems, read anew each time: a million need no memory."""
+
+    path: Path
+    samples: int
+    """Requests a problem."""
+    seed: int
+
+    def __len__(self) -> int:
+        """Return how many there are. Raises DataError where the file cannot be read."""
+        return count_rows(self.path) * self.samples
+
+    def __iter__(self) -> Iterator[Request]:
+        """Yield `samples` requests a problem, in order; the seed of each depends on it alone.
+
+        Raises DataError where the file cannot be read.
+        """
+        for problem in iter_values(self.path, ["id", "domain", "prompt"]):
+            for sample in range(self.samples):
+                yield Request(
+                    problem_id=problem["id"],
+                    domain=problem["domain"],
+                    sample=sample,
+                    prompt=problem["prompt"],
+                    seed=request_seed(self.seed, problem["id"], sample),
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Desk:
+    """What the tasks share once one of them asks."""
+
+    books: Books
+    costs: Costs
+    found: Callable[[Teacher], Reachable]
+    opened: Opener
+
+
+OpenDesk = Callable[[], Desk]
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
     """Return the tasks, teacher by teacher; `resources` closes what they open."""
-    open_ledger = functools.cache(lambda: resources.enter_context(Ledger.open(run.recipe.ledger)))
-    opened = one_at_a_time(run, resources)
+    opened = one_at_a_time(resources)
+    opening = threading.Lock()
+    open_once = functools.cache(lambda: _open_desk(run, resources, opened))
+
+    def desk() -> Desk:
+        with opening:  # several lanes may come at once
+            return open_once()
+
     return [
-        _task(run, teacher, domain, open_ledger=open_ledger, opened=opened)
+        _copy_task(run, teacher, domain)
+        if teacher.published
+        else _ask_task(run, teacher, domain, desk=desk)
         for teacher in run.recipe.teachers
         for domain in run.recipe.domains
         if teacher in run.recipe.teachers_of(domain)
     ]
 
 
-def one_at_a_time(run: Run, resources: ExitStack) -> OpenTeacher:
-    """Return what opens a teacher, and closes the one before when another's turn comes."""
-    slot = resources.enter_context(ExitStack())
-    endpoints: dict[str, Endpoint] = {}
+def _open_desk(run: Run, resources: ExitStack, opened: Opener) -> Desk:
+    """Open the ledger and show the cost table, until `resources` ends."""
+    ledger = resources.enter_context(Ledger.open(run.recipe.ledger))
+    account = run.account()
+    names = [teacher.name for teacher in run.recipe.teachers]
+    costs = Costs(lambda: ledger.spent(account), run.recipe.budget, {name: [] for name in names})
+    resources.enter_context(live(lambda: table(costs), lambda: lines(costs)))
+    models: dict[str, Reachable] = {}
 
-    def opened(teacher: Teacher) -> Endpoint:
-        if teacher.name not in endpoints:
-            endpoints.clear()
-            slot.close()
-            endpoints[teacher.name] = open_teacher(teacher, run=run, resources=slot)
-        return endpoints[teacher.name]
+    def found(teacher: Teacher) -> Reachable:
+        # Several lanes look up remote teachers alone, which costs nothing.
+        if teacher.name not in models:
+            models[teacher.name] = find_teacher(teacher, run=run)
+        return models[teacher.name]
 
-    return opened
+    return Desk(Books(ledger, account, run.recipe.budget), costs, found, opened)
 
 
-def _task(
-    run: Run, teacher: Teacher, domain: str, *, open_ledger: OpenLedger, opened: OpenTeacher
-) -> Task:
+def _copy_task(run: Run, teacher: Teacher, domain: str) -> Task:
+    """Return the task of a published teacher."""
+
     def work() -> Mapping[str, Any]:
-        problems = read_rows(run.problems(domain), Problem)
-        if not problems:
-            raise DataError(f"{run.problems(domain)}: no problems to ask")
-        _check_what_follows(run.recipe, teacher)
-        traces, usage = ask(
-            opened(teacher),
-            requests_of(problems, samples=teacher.samples, seed=run.recipe.seed),
-            sampling=teacher.sampling,
-            ledger=open_ledger(),
-            label=f"teach {domain}/{teacher.name}",
-        )
-        _check_answered(run, traces, domain=domain, teacher=teacher.name)
-        write_rows(run.traces(domain, teacher.name), traces, Trace)
-        return {"traces": len(traces)} | dataclasses.asdict(usage)
+        rows = iter_rows(run.published(domain), Trace)
+        own = (trace for trace in rows if trace.model == teacher.name)
+        copied = write_rows(run.traces(domain, teacher.name), own, Trace)
+        if not copied:
+            warn(f"{teacher.name}: no published trace of a problem that was kept in {domain}")
+        return {"traces": copied}
 
+    return Task(
+        stage="teach",
+        name=f"{domain}/{teacher.name}",
+        inputs=(run.published(domain),),
+        outputs=(run.traces(domain, teacher.name),),
+        settings={"published": teacher.name},
+        work=work,
+        lane=teacher.name,
+    )
+
+
+def _ask_task(run: Run, teacher: Teacher, domain: str, *, desk: OpenDesk) -> Task:
     return Task(
         stage="teach",
         name=f"{domain}/{teacher.name}",
         inputs=(run.problems(domain),),
         outputs=(run.traces(domain, teacher.name),),
-        settings={
-            "teacher": teacher.model_dump(mode="json", exclude=dict(INDIFFERENT)),
-            "seed": run.recipe.seed,
-        },
-        work=work,
+        settings=asking_settings(run, teacher),
+        work=lambda: _ask(run, teacher, domain, desk()),
+        lane=teacher.name,
+        apart=teacher.url is not None,
     )
 
 
-def requests_of(problems: list[Problem], *, samples: int, seed: int) -> list[Request]:
-    """Return `samples` requests a problem, in order; the seed of each depends on it alone."""
-    return [
-        Request(
-            problem_id=problem.id,
-            domain=problem.domain,
-            sample=sample,
-            prompt=problem.prompt,
-            seed=request_seed(seed, problem.id, sample),
+def asking_settings(run: Run, teacher: Teacher) -> dict[str, Any]:
+    """Return what a teacher's answers depend on, as JSON values."""
+    return {
+        "teacher": teacher.model_dump(mode="json", exclude=dict(INDIFFERENT)),
+        "seed": run.recipe.seed,
+    }
+
+
+def _ask(run: Run, teacher: Teacher, domain: str, desk: Desk) -> Mapping[str, Any]:
+    """Ask a teacher all problems of a domain; write its traces."""
+    _check_teachers(run, desk)
+    requests = _requests(run, teacher, domain)
+    if not len(requests):
+        raise DataError(f"{run.problems(domain)}: no problems to ask")
+    endpoint = reach(
+        desk.found(teacher),
+        requests,
+        sampling=teacher.sampling,
+        ledger=desk.books.ledger,
+        opened=desk.opened,
+    )
+    answers = ask(
+        endpoint,
+        requests,
+        sampling=teacher.sampling,
+        books=desk.books,
+        meter=desk.costs.meter(teacher.name),
+        stop=run.stop,
+    )
+    file = run.traces(domain, teacher.name)
+    written = write_rows(file, answers, Trace)
+    usage = answers.usage()
+    if usage.failed == written:
+        remove(file)
+        raise TeacherError(
+            f"{teacher.name}: all {written} requests failed; the first: {usage.first_error}"
         )
-        for problem in problems
-        for sample in range(samples)
-    ]
+    _warn_of_failures(f"{domain}/{teacher.name}", usage, written)
+    counts = {"traces": written} | dataclasses.asdict(usage)
+    if usage.usd is not None:
+        counts["usd"] = round(usage.usd, 9)  # as the ledger keeps it
+    return {name: value for name, value in counts.items() if value is not None}
 
 
-def _check_what_follows(recipe: Recipe, teacher: Teacher) -> None:
-    """Check this teacher and those after it, so that a missing key is said before all cost."""
-    for later in recipe.teachers[recipe.teachers.index(teacher) :]:
-        check_teacher(later)
+def _requests(run: Run, teacher: Teacher, domain: str) -> ProblemRequests:
+    return ProblemRequests(run.problems(domain), teacher.samples, run.recipe.seed)
 
 
-def _check_answered(run: Run, traces: list[Trace], *, domain: str, teacher: str) -> None:
-    """Raise TeacherError where every request failed; warn where some did."""
-    errors = [trace.error for trace in traces if trace.error is not None]
-    if len(errors) == len(traces):
-        raise TeacherError(f"{teacher}: all {len(traces)} requests failed; the first: {errors[0]}")
-    if errors:
+def _check_teachers(run: Run, desk: Desk) -> None:
+    """Raise RecipeError for any teacher's mistake: to be said before the first one costs.
+
+    A missing key is none where the ledger has all the teacher's answers.
+    """
+    for teacher in run.recipe.teachers:
+        check_url(teacher)
+        if teacher.url is None:
+            continue
+        endpoint = desk.found(teacher).endpoint
+        try:
+            api_key(endpoint)
+        except RecipeError:
+            asked = [d for d in run.recipe.domains if teacher in run.recipe.teachers_of(d)]
+            for domain in asked:
+                requests = _requests(run, teacher, domain)
+                ledger = desk.books.ledger
+                if not all_answered(endpoint, requests, sampling=teacher.sampling, ledger=ledger):
+                    raise
+
+
+def _warn_of_failures(task: str, usage: Usage, traces: int) -> None:
+    if passing := usage.failed - usage.refused:
         warn(
-            f"{teacher}: {len(errors)} of {len(traces)} requests failed (the first: {errors[0]}); "
-            f"to ask them again, remove {run.traces(domain, teacher)} and run again"
+            f"{task}: {passing} of {traces} requests failed (the first: {usage.first_error}); "
+            "the next run asks them again"
+        )
+    if usage.refused:
+        warn(
+            f"{task}: the server refused {usage.refused} of {traces} requests for good (the "
+            f"first error: {usage.first_error}); they are not asked again, and become no examples"
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError, TrainError
+from cuvee.models.process import end_all, guarded, tail
 from cuvee.progress import bar
 from cuvee.train.job import Job, prepare
 
@@ -26,7 +27,6 @@ ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "PYTHONUNBUFFERED": "1",
 }
-TAIL_LINES = 15
 _KINDS = {"DataError": DataError, "OSError": OSError}
 """Errors of the training process that keep their type; the others become TrainError."""
 
@@ -46,7 +46,7 @@ def train(job: Job, *, name: str, log: Path) -> dict[str, Any]:
         return dict(last["summary"])
     if "error" in last:
         raise _KINDS.get(last["kind"], TrainError)(f"{name}: {last['error']}")
-    raise TrainError(f"{name}: {_ended(code)}; the end of {log}:\n{_tail(log)}")
+    raise TrainError(f"{name}: {_ended(code)}; the end of {log}:\n{tail(log)}")
 
 
 def _follow(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
@@ -74,12 +74,11 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _running(command: list[str], log: Path) -> "Iterator[subprocess.Popen[str]]":
-    """Run a command while the block runs, under the guard that lets it die with us."""
+    """Run a command while the block runs; it dies with us, and leaves nothing behind."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    guard = [sys.executable, "-m", "cuvee.models.guard", str(os.getpid()), str(int(signal.SIGKILL))]
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [*guard, *command],
+            guarded(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -90,9 +89,7 @@ def _running(command: list[str], log: Path) -> "Iterator[subprocess.Popen[str]]"
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            # Checkpoints are safe against it, so there is nothing to wait for.
-            os.killpg(process.pid, signal.SIGKILL)
+        end_all(process.pid, wait=0)  # checkpoints are safe against it: nothing to wait for
         process.communicate()
 
 
@@ -101,8 +98,3 @@ def _ended(code: int) -> str:
         return "training was killed (signal 9), as a rule because memory ran out"
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"training ended without a result ({how})"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (empty)"

@@ -1,0 +1,231 @@
+"""Follows one id through a run folder: a place in, its `Way` out.
+
+Only the rows of one problem are read. What a stage has not written yet is named in the way's
+`missing`; nothing fails for it. Not here: what an id means (`cuvee.lineage.find`) and how a way
+is shown (`cuvee.lineage.tree`).
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuvee.errors import DataError, RecipeError
+from cuvee.lineage.columns import matching, rows
+from cuvee.lineage.decisions import decisions
+from cuvee.lineage.find import Place
+from cuvee.lineage.requests import Books
+from cuvee.lineage.shelves import Shelf
+from cuvee.lineage.sources import SourceRecord, of_source, read_sources
+from cuvee.lineage.way import Asked, Sibling, Step, Way
+from cuvee.records import Dropped, Problem, Row, Trace, Verdict
+
+SHORT = ("id", "problem_id", "model", "sample", "finish_reason")
+"""Columns of a trace without its texts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ends:
+    """What `select` and training say of the traces of one problem, by trace."""
+
+    tokens: Mapping[str, int]
+    """Of the examples."""
+    dropped: Mapping[str, Dropped]
+    too_long: frozenset[str] | None
+    """Examples that training left out; None where nothing was trained."""
+
+
+def explain(place: Place, books: Books, *, teacher: str | None = None) -> Way:
+    """Return the way of a place: of a trace, or of a problem with all traces or one teacher's.
+
+    Raises RecipeError for a teacher that does not answer here, DataError for a file that
+    breaks its contract.
+    """
+    shelf = place.shelf
+    if teacher is not None and teacher not in shelf.traces:
+        raise RecipeError(
+            f"--teacher {teacher}: none of {shelf.kind} {shelf.name}; there are {[*shelf.traces]}"
+        )
+    trace_id = _judged(place) if place.kind == "judge" else place.id
+    problem_id = place.id if place.kind == "problem" else _problem_of(shelf, trace_id)
+    found = _rows(shelf.problems, Problem, "id", [problem_id])
+    short = _short_traces(shelf, problem_id)
+    wanted = [
+        row["id"]
+        for row in short
+        if (place.kind == "problem" or row["id"] == trace_id) and teacher in (None, row["model"])
+    ]
+    verdicts = _verdicts(shelf, problem_id)
+    ends = _ends(shelf, problem_id, [row["id"] for row in short])
+    return Way(
+        id=place.id,
+        kind=place.kind,
+        stands_in=shelf.kind,
+        name=shelf.name,
+        problem_id=problem_id,
+        problem=found[0] if found else None,
+        drops=tuple(_rows(shelf.problems_dropped, Dropped, "id", [problem_id])),
+        vote=_vote(shelf.votes, problem_id),
+        sources=tuple(_sources(shelf, found)),
+        steps=tuple(_steps(shelf, wanted, verdicts=verdicts, ends=ends, books=books)),
+        siblings=tuple(_sibling(row, verdicts, ends) for row in short if row["id"] not in wanted),
+        missing=tuple(missing(shelf)),
+    )
+
+
+def missing(shelf: Shelf) -> list[str]:
+    """Return the files a shelf has not got yet, each with the stage that writes it."""
+    asked = "teach" if shelf.kind == "domain" else "evaluate"
+    checked = "verify" if shelf.kind == "domain" else "evaluate"
+    expected = [
+        (shelf.problems, "problems"),
+        *((path, asked) for path in shelf.traces.values()),
+        *((path, checked) for path in dict.fromkeys(shelf.verdicts.values())),
+        (shelf.examples, "select"),
+        (shelf.preflight, "train"),
+    ]
+    return [
+        f"{path.relative_to(shelf.run)}: not there yet; `cuvee {stage}` writes it"
+        for path, stage in expected
+        if path is not None and not path.exists()
+    ]
+
+
+def _rows(
+    path: Path | None, row_type: type[Row], column: str, wanted: Collection[str]
+) -> list[Row]:
+    """Return the rows of a file that may not be there yet."""
+    if path is None or not wanted or not path.exists():
+        return []
+    return rows(path, row_type, column=column, wanted=wanted)
+
+
+def _judged(place: Place) -> str:
+    """Return the id of the trace that a judge's answer is about."""
+    return _rows(place.shelf.judge, Trace, "id", [place.id])[0].problem_id
+
+
+def _problem_of(shelf: Shelf, trace_id: str) -> str:
+    for path in shelf.traces.values():
+        if found := _short_rows(path, "id", [trace_id]):
+            return str(found[0]["problem_id"])
+    raise DataError(f"trace {trace_id} of {shelf.name}, which a judge judged, is not there")
+
+
+def _short_traces(shelf: Shelf, problem_id: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for path in shelf.traces.values()
+        for row in _short_rows(path, "problem_id", [problem_id])
+    ]
+
+
+def _short_rows(path: Path, column: str, wanted: Collection[str]) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return matching(path, SHORT, column=column, wanted=wanted)
+
+
+def _sources(shelf: Shelf, found: Sequence[Problem]) -> list[SourceRecord]:
+    """Return the records of a problem's source; of a dropped problem's shelf, all of them."""
+    records = read_sources(shelf)
+    return of_source(records, found[0].source) if found else records
+
+
+def _vote(path: Path | None, problem_id: str) -> Mapping[str, Any] | None:
+    """Return the line of a file of votes about one problem."""
+    if path is None or not path.exists():
+        return None
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if problem_id in line:  # most lines are about others and need not be parsed
+                vote: dict[str, Any] = _json(path, line)
+                if vote.get("problem_id") == problem_id:
+                    return vote
+    return None
+
+
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); run the stage that wrote it again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a JSON object is wanted, not {type(value).__name__}")
+    return value
+
+
+def _verdicts(shelf: Shelf, problem_id: str) -> dict[str, Verdict]:
+    files = dict.fromkeys(shelf.verdicts.values())
+    found = [row for path in files for row in _rows(path, Verdict, "problem_id", [problem_id])]
+    return {verdict.trace_id: verdict for verdict in found}
+
+
+def _ends(shelf: Shelf, problem_id: str, ids: Sequence[str]) -> _Ends:
+    tokens: dict[str, int] = {}
+    if shelf.examples is not None and shelf.examples.exists():
+        columns = ("id", "problem_id", "tokens")
+        found = matching(shelf.examples, columns, column="problem_id", wanted=[problem_id])
+        tokens = {row["id"]: row["tokens"] for row in found}
+    dropped = {row.id: row for row in _rows(shelf.traces_dropped, Dropped, "id", ids)}
+    return _Ends(tokens, dropped, _too_long(shelf.preflight))
+
+
+def _too_long(path: Path | None) -> frozenset[str] | None:
+    """Return the examples that training left out as too long; None where it has not begun."""
+    if path is None or not path.exists():
+        return None
+    findings = _json(path, path.read_text(encoding="utf-8"))
+    return frozenset(str(name) for name in findings.get("dropped_too_long", ()))
+
+
+def _steps(
+    shelf: Shelf,
+    wanted: Collection[str],
+    *,
+    verdicts: Mapping[str, Verdict],
+    ends: _Ends,
+    books: Books,
+) -> list[Step]:
+    traces = [t for path in shelf.traces.values() for t in _rows(path, Trace, "id", wanted)]
+    judging: dict[str, list[Asked]] = {}
+    for answer in _rows(shelf.judge, Trace, "problem_id", wanted):
+        judging.setdefault(answer.problem_id, []).append(_asked(answer, books))
+    return [
+        Step(
+            asked=_asked(trace, books),
+            verdict=verdicts.get(trace.id),
+            judged=tuple(judging.get(trace.id, ())),
+            decisions=() if chosen is None else decisions(ends.dropped.get(trace.id)),
+            chosen=chosen,
+            tokens=ends.tokens.get(trace.id),
+            too_long=trace.id in ends.too_long if chosen and ends.too_long is not None else None,
+        )
+        for trace in traces
+        for chosen in [_chosen(trace.id, ends)]
+    ]
+
+
+def _asked(trace: Trace, books: Books) -> Asked:
+    return Asked(trace, *books.request(trace))
+
+
+def _chosen(trace_id: str, ends: _Ends) -> bool | None:
+    if trace_id in ends.tokens:
+        return True
+    return False if trace_id in ends.dropped else None
+
+
+def _sibling(row: Mapping[str, Any], verdicts: Mapping[str, Verdict], ends: _Ends) -> Sibling:
+    name = row["id"]
+    verdict, dropped = verdicts.get(name), ends.dropped.get(name)
+    return Sibling(
+        id=name,
+        teacher=row["model"],
+        sample=row["sample"],
+        finish_reason=row["finish_reason"],
+        verdict=f"{verdict.verdict}: {verdict.reason}" if verdict else None,
+        end="chosen" if name in ends.tokens else dropped.reason if dropped else None,
+        tokens=ends.tokens.get(name),
+    )

@@ -1,0 +1,87 @@
+"""`Way`: what is known of one problem and its traces, from the source row to the training set.
+
+Frozen records, found by `cuvee.lineage.explain`, shown by `cuvee.lineage.tree` or as JSON.
+Texts are whole. No file is opened here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cuvee.lineage.decisions import Decision
+from cuvee.lineage.requests import Request
+from cuvee.lineage.sources import SourceRecord
+from cuvee.records import Dropped, Problem, Trace, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A trace with the request it answers."""
+
+    trace: Trace
+    request: Request | None
+    no_request: str | None
+    """Why there is no request to show."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One trace on its way."""
+
+    asked: Asked
+    verdict: Verdict | None
+    """None where the stage `verify` has not written one."""
+    judged: tuple[Asked, ...]
+    """What a judge was asked of it, where a teacher judges."""
+    decisions: tuple[Decision, ...]
+    """Of the filters, in their order; empty where `select` has not said, and for benchmarks."""
+    chosen: bool | None
+    """Whether it is an example; None where `select` has not said, and for benchmarks."""
+    tokens: int | None
+    """Of the example, by the student's tokenizer."""
+    too_long: bool | None
+    """Whether training left the example out as too long; None where that is not known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sibling:
+    """Another trace of the same problem, in short."""
+
+    id: str
+    teacher: str
+    sample: int
+    finish_reason: str
+    verdict: str | None
+    """`correct: equal`."""
+    end: str | None
+    """`chosen`, the reason it was dropped for, or None where `select` has not said."""
+    tokens: int | None
+    """Of its example."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """All that a run knows of one problem, and of one or all of its traces."""
+
+    id: str
+    """What was asked for."""
+    kind: str
+    """What it is: `problem`, `trace` or `judge`."""
+    stands_in: str
+    """`domain` or `benchmark`."""
+    name: str
+    """Of the domain or benchmark."""
+    problem_id: str
+    problem: Problem | None
+    """None where it was dropped, or is no longer there."""
+    drops: tuple[Dropped, ...]
+    """Why it was left out; beside a problem that was kept, why copies of it were."""
+    vote: Mapping[str, Any] | None
+    """How its traces voted where it has no gold, as `select` recorded it: `outcome`, `answer`,
+    `agree` and `traces` (how many state it, of how many), ..."""
+    sources: tuple[SourceRecord, ...]
+    """Those it can have come from: several where a recipe takes parts of one data set."""
+    steps: tuple[Step, ...]
+    siblings: tuple[Sibling, ...]
+    missing: tuple[str, ...]
+    """What is not there yet, with the stage that writes it."""
