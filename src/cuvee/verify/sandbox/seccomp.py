@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up once, and not in every program
 
@@ -135,22 +136,31 @@ def program_filter(pid: int, *, metadata: bool) -> bytes:
     return b"".join(struct.pack("<HBBI", *step) for step in steps)
 
 
-def enforce(program: bytes) -> None:
-    """Put a filter in force for this thread, for good. Raises OSError where the kernel refuses."""
+class Filter(NamedTuple):
+    """A filter as the kernel takes it: made once, before a process that it is for is forked."""
+
+    text: "ctypes.Array[ctypes.c_char]"
+    where: "ctypes.Array[ctypes.c_char]"
+    """struct sock_fprog: the number of instructions, then (aligned) where they are."""
+
+
+def prepared(program: bytes) -> Filter:
+    """Return a filter ready to be enforced."""
     text = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: the number of instructions, then (aligned) where they are
-    where = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, _address(text)))
+    place = struct.pack("@HP", len(program) // 8, ctypes.addressof(text))
+    return Filter(text, ctypes.create_string_buffer(place))
+
+
+def enforce(wanted: Filter) -> None:
+    """Put a filter in force for this thread, for good. Raises OSError where the kernel refuses."""
+    where = ctypes.addressof(wanted.where)
     for call in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _address(where), 0, 0),
+        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, where, 0, 0),
     ):
-        if _prctl(*(ctypes.c_ulong(value) for value in call)) != 0:
+        if _prctl(*map(ctypes.c_ulong, call)) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"prctl({call[0]}): {os.strerror(number)}")
-
-
-def _address(buffer: "ctypes.Array[ctypes.c_char]") -> int:
-    return ctypes.addressof(buffer)
 
 
 def _if(test: int, value: int, then: Sequence[Step]) -> list[Step]:

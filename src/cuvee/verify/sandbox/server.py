@@ -203,8 +203,8 @@ def _address_space() -> int:
 
 
 @functools.cache
-def _filter(pid: int, enclosure: str) -> bytes:
-    return seccomp.program_filter(pid, metadata=enclosure != "landlock")
+def _filter(pid: int, enclosure: str) -> seccomp.Filter:
+    return seccomp.prepared(seccomp.program_filter(pid, metadata=enclosure != "landlock"))
 
 
 @functools.cache
