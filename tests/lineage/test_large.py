@@ -1,6 +1,5 @@
-"""A large run answers quickly: only id columns and the rows of one problem are read."""
+"""A large run needs little memory: only id columns and the rows of one problem are read."""
 
-import os
 import random
 import resource
 import subprocess
@@ -26,10 +25,7 @@ from cuvee.records import (
 from cuvee.runfolder import Run
 
 TEACHERS = ("t0", "t1", "t2", "t3")
-Explain = Callable[..., tuple[float, str]]
-
-SECONDS = 4.0
-"""Of processor time, allowed for a command with its start: what else runs must not fail it."""
+Explain = Callable[..., str]
 
 
 def large_run(path: Path, *, traces: int, characters: int) -> Run:
@@ -109,33 +105,27 @@ def _dropped(problems: list[str]) -> Iterator[Dropped]:
             yield Dropped(trace_id(name, teacher), "math", "trace", teacher, "not_chosen", None)
 
 
-def seconds(*arguments: str) -> tuple[float, str]:
-    """Run `cuvee explain` in a process of its own; return its processor time and what it said."""
-    before = os.times()
+def apart(*arguments: str) -> str:
+    """Run `cuvee explain` in a process of its own; return what it said."""
     command = [sys.executable, "-m", "cuvee.cli", "explain", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    after = os.times()
-    used = after.children_user - before.children_user
-    return used + after.children_system - before.children_system, done.stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def at_once(*arguments: str) -> tuple[float, str]:
-    """Run `cuvee explain` in this process, untimed."""
-    return 0.0, CliRunner().invoke(app, ["explain", *arguments]).stdout
+def at_once(*arguments: str) -> str:
+    """Run `cuvee explain` in this process."""
+    return CliRunner().invoke(app, ["explain", *arguments]).stdout
 
 
-def check(run: Run, explain: Explain, *, traces: int) -> list[float]:
-    """Ask for a trace and a problem in the middle, and for the listing; return the seconds."""
+def check(run: Run, explain: Explain, *, traces: int) -> None:
+    """Ask for a trace and a problem in the middle, and for the listing."""
     problem = content_hash("problem", traces // len(TEACHERS) // 2)
     trace = trace_id(problem, "t2")
-    took_trace, told = explain(str(run.path), trace[:12])
+    told = explain(str(run.path), trace[:12])
     assert f"trace {trace} by t2" in told
     assert "filters dropped: choice (not_chosen)" in told
-    took_problem, told = explain(str(run.path), problem)
+    told = explain(str(run.path), problem)
     assert all(f"trace {trace_id(problem, name)} by {name}" in told for name in TEACHERS)
-    took_list, told = explain(str(run.path))
-    assert f"{traces:,}" in told
-    return [took_trace, took_problem, took_list]
+    assert f"{traces:,}" in explain(str(run.path))
 
 
 def test_a_run_of_many_row_groups_is_answered(tmp_path: Path) -> None:
@@ -144,8 +134,8 @@ def test_a_run_of_many_row_groups_is_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_thousand_traces_are_answered_in_seconds(tmp_path: Path) -> None:
+def test_two_hundred_thousand_traces_are_answered_within_700_mb(tmp_path: Path) -> None:
     run = large_run(tmp_path / "run", traces=200_000, characters=3000)
-    assert max(check(run, seconds, traces=200_000)) < SECONDS
+    check(run, apart, traces=200_000)
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert used < 700_000, f"{used / 1000:.0f} MB"
