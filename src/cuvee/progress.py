@@ -59,11 +59,6 @@ class Meter:
     in_flight: int = 0
     failed: int = 0
     """Requests given up."""
-    prompt_tokens: int = 0
-    """Of the answers that were sent for; `completion_tokens` too."""
-    completion_tokens: int = 0
-    usd: float = 0.0
-    """What those cost, by the teacher's prices."""
 
 
 @contextmanager

@@ -226,4 +226,4 @@ def test_the_meter_shows_what_happens(serve: Serve, ledger: Ledger) -> None:
     send(endpoint(server.url), requests(5), ledger)
     send(endpoint(server.url), requests(20), ledger, meter=meter)
     assert 1 <= most <= 4
-    assert meter == Meter(20, 19, 5, 0, 1, 14 * 11, 14 * 22, 0.0)
+    assert meter == Meter(total=20, answers=19, from_ledger=5, in_flight=0, failed=1)

@@ -223,7 +223,10 @@ def test_a_teacher_of_the_recipe_judges_and_its_answers_are_kept(
     ("domain", "message"),
     [
         ({"judge": None}, "judge names the teacher"),
-        ({"judge": "max"}, r"domains.sums.judge: no teacher that can be asked is called 'max', only \['ann', 'jo'\]"),
+        (
+            {"judge": "max"},
+            r"judge: no teacher that can be asked is called 'max', only \['ann', 'jo'\]",
+        ),
         ({"verifier": "math"}, "refused with any other"),
     ],
 )

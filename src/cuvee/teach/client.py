@@ -170,13 +170,14 @@ async def _ask_all(job: _Job, waiting: Iterator[Question | None]) -> Asked:
             rng=random.Random(content_hash(endpoint.name)),
         )
         workers = [asyncio.create_task(_work(line, waiting)) for _ in range(endpoint.concurrency)]
+        work = asyncio.gather(*workers)
         try:
-            await _all_or_stop(asyncio.gather(*workers), job.stop)
+            await _all_or_stop(work, job.stop)
             await settle(line)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            work.cancel()
+            # Its own error too: one that nobody asks for is printed by asyncio.
+            await asyncio.gather(work, *workers, return_exceptions=True)
     # Raised only now: what was in flight had its time to come in.
     if line.broken is not None:
         raise line.broken

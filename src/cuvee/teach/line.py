@@ -202,9 +202,6 @@ def _store(line: Line, question: Question, last: Try, reply: Reply) -> None:
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
         )
-        line.meter.prompt_tokens += cost.prompt_tokens
-        line.meter.completion_tokens += cost.completion_tokens
-        line.meter.usd += cost.usd
     line.writing.append(
         line.books.ledger.put(
             question.key,
