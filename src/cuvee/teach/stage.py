@@ -103,8 +103,11 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     opening = threading.Lock()
     open_once = functools.cache(lambda: _open_desk(run, resources, opened))
 
+    check_once = functools.cache(lambda: _check_teachers(run, open_once()))
+
     def desk() -> Desk:
         with opening:  # several lanes may come at once
+            check_once()
             return open_once()
 
     return [
@@ -180,7 +183,6 @@ def asking_settings(run: Run, teacher: Teacher) -> dict[str, Any]:
 
 def _ask(run: Run, teacher: Teacher, domain: str, desk: Desk) -> Mapping[str, Any]:
     """Ask a teacher all problems of a domain; write its traces."""
-    _check_teachers(run, desk)
     requests = _requests(run, teacher, domain)
     if not len(requests):
         raise DataError(f"{run.problems(domain)}: no problems to ask")
