@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cuvee import __version__
 from cuvee.lineage.card_facts import CardFacts
@@ -18,6 +17,7 @@ from cuvee.lineage.sources import UNKNOWN, revision_text
 from cuvee.lineage.text import one_line
 from cuvee.problems.files import is_file
 from cuvee.recipe import Domain
+from cuvee.templates import environment
 
 SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
@@ -30,16 +30,10 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 
 def render_data_card(facts: CardFacts) -> str:
     """Return the training set's card as Markdown with YAML front matter."""
-    environment = Environment(
-        loader=PackageLoader("cuvee.lineage"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(plain=plain, word=word, count=_count, revision=revision_text)
+    templates = environment("cuvee.lineage", html=False)
+    templates.filters.update(plain=plain, word=word, count=_count, revision=revision_text)
     front = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=False)
-    return environment.get_template("data_card.md.j2").render(
+    return templates.get_template("data_card.md.j2").render(
         front=front,
         facts=facts,
         recipe=facts.recipe,

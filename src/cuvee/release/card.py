@@ -9,12 +9,12 @@ import re
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cuvee.recipe import Benchmark, Recipe
 from cuvee.records import Score
 from cuvee.release import wording
 from cuvee.release.facts import Facts
+from cuvee.templates import environment
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_ENDINGS = (".gguf", ".parquet", ".jsonl", ".json", ".csv")
@@ -22,18 +22,12 @@ FILE_ENDINGS = (".gguf", ".parquet", ".jsonl", ".json", ".csv")
 
 def render_card(facts: Facts) -> str:
     """Return the merged model's card as Markdown with YAML front matter."""
-    environment = Environment(
-        loader=PackageLoader("cuvee.release"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment("cuvee.release", html=False)
+    templates.filters.update(
         percent=wording.percent, points=wording.points, count=wording.count, cell=_cell
     )
     front = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True)
-    return environment.get_template("card.md.j2").render(
+    return templates.get_template("card.md.j2").render(
         front=front,
         facts=facts,
         recipe=facts.recipe,

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -26,6 +25,7 @@ from cuvee.records import Comparison, Score
 from cuvee.release import figures, wording
 from cuvee.release.facts import Adopted, Facts, TaskTime
 from cuvee.runfolder import STAGES
+from cuvee.templates import environment
 
 SHOWN_CHARACTERS = 6000
 """Of one text of a sample; what is left out is counted on the page."""
@@ -69,23 +69,17 @@ class _StageTime:
 
 def render_report(facts: Facts) -> str:
     """Return the report as one HTML document."""
-    environment = Environment(
-        loader=PackageLoader("cuvee.release"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment("cuvee.release", html=True)
+    templates.filters.update(
         percent=wording.percent,
         points=wording.points,
         count=wording.count,
         duration=wording.duration,
         visible=visible,
     )
-    environment.tests["finite"] = math.isfinite
+    templates.tests["finite"] = math.isfinite
     fusions = _fusions(facts.adopted)
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         facts=facts,
         headline=wording.headline(facts.scores, facts.comparisons),
         findings=wording.findings(facts.scores, facts.comparisons),

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cuvee.atomic import write_text
 from cuvee.merge.diagnostics.panels import Panel, heading, lines, panels, shown
+from cuvee.templates import environment
 
 LEFT, RIGHT, TOP = 28, 34, 56
 """Margins of a map, in the SVG's own units: layers, and the slanted names of modules."""
@@ -125,18 +125,12 @@ def page(record: Mapping[str, Any]) -> str:
 
     Raises ValueError for a record of another kind.
     """
-    environment = Environment(
-        loader=PackageLoader("cuvee.merge.diagnostics"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment("cuvee.merge.diagnostics", html=True)
     groups: dict[str, list[tuple[int, Panel]]] = {}
     found = panels(record)
     for number, panel in enumerate(found):
         groups.setdefault(panel.group.title, []).append((number, panel))
-    return environment.get_template("heatmap.html.j2").render(
+    return templates.get_template("heatmap.html.j2").render(
         record=record,
         groups=groups,
         views=[_view(record["tensors"], panel) for panel in found],
