@@ -12,7 +12,7 @@ from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-RESERVED = {"base", "merged", "export", "benchmarks", "dropped", "sources", "traces"}
+RESERVED = {"base", "merged", "export", "mixture", "benchmarks", "dropped", "sources", "traces"}
 """Names of files and models in the run folder that a domain may not take."""
 
 
@@ -50,6 +50,9 @@ class Recipe(Section):
     base: str
     """Hub id, local folder, `.gguf` file, or `random:two-layer` (to try the pipeline)."""
     ledger: str = "~/.cache/cuvee/ledger.sqlite"
+    answers: list[str] = Field(default_factory=list)
+    """Exports of other ledgers (`cuvee ledger export`): answers that need not be asked again.
+    They are taken into the ledger before teaching."""
     workers: Literal["pool"] = "pool"
     """`ray` is not built yet."""
     sandbox: SandboxName = "bubblewrap"
@@ -62,6 +65,9 @@ class Recipe(Section):
     budget: Budget = Budget()
     verify: Verify = Verify()
     train: Train = Train()
+    baseline: Literal["mixture"] | None = None
+    """`mixture`: one more model, trained on the examples of all domains together, as often and
+    as long; it is scored in the same table, to tell what splitting and merging is worth."""
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     release: Release = Release()
