@@ -126,13 +126,14 @@ def test_scores_cover_every_model_and_benchmark(finished: tuple[Job, str]) -> No
     scores = read_rows(run.scores(), Score)
     assert {(s.model, s.benchmark) for s in scores} == {
         (model, benchmark)
-        for model in ("base", "math", "code", "merged")
+        for model in ("base", "math", "code", "mixture", "merged")
         for benchmark in ("arithmetic", "functions")
     }
     for score in scores:
         counted = score.correct + score.wrong + score.no_answer + score.not_checked
         assert counted == score.n_samples == 6
-    assert read_rows(run.comparisons(), Comparison)
+    pairs = {(c.model, c.against) for c in read_rows(run.comparisons(), Comparison)}
+    assert {("math", "base"), ("mixture", "base"), ("merged", "mixture")} <= pairs
 
 
 def test_second_run_does_nothing_and_says_so(finished: tuple[Job, str]) -> None:
@@ -184,7 +185,7 @@ def test_changed_code_filter_leaves_the_math_specialist_alone(finished: tuple[Jo
         again = {key for key in after if after[key]["begun"] != before[key]["begun"]}
         kept = {key.split("/")[0] for key in after} - {key.split("/")[0] for key in again}
         assert kept == {"problems", "teach", "verify"}
-        assert "train/code" in again
+        assert {"train/code", "select/mixture", "train/mixture"} <= again
         assert not {"select/math", "train/math", "evaluate/export/base"} & again
         assert not {key for key in again if key.startswith(("evaluate/base/", "evaluate/math/"))}
     finally:

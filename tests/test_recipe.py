@@ -78,11 +78,22 @@ def test_value_out_of_range_is_named_with_the_value() -> None:
             "a published teacher is never asked; remove key_env, samples",
         ),
         ({"domains": {"traces": MATH}}, "reserved names"),
+        ({"domains": {"mixture": MATH, "math": MATH}}, "domain or benchmark: ['mixture']"),
+        ({"baseline": "mixture"}, "baseline: mixture needs two domains or more; of ['math'] alone"),
+        ({"baseline": "blend"}, "baseline"),
         ({"domains": {"math": MATH | {"verifier": "judge", "judge": "no"}}}, "no teacher that can"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
     assert message in error_of(small() | change)
+
+
+def test_the_mixture_is_trained_after_the_specialists_where_it_is_asked_for() -> None:
+    two = small() | {"domains": {"math": MATH, "code": MATH}}
+    assert parse_recipe(two, where="r.yaml").trained() == ["math", "code"]
+    asked = parse_recipe(two | {"baseline": "mixture"}, where="r.yaml")
+    assert asked.trained() == ["math", "code", "mixture"]
+    assert asked.merge_order() == ["math", "code"]
 
 
 def published(**teacher: Any) -> dict[str, Any]:

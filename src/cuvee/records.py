@@ -64,7 +64,7 @@ class Trace:
     problem_id: str
     domain: str
     model: str
-    """The teacher's name, or `base`, a specialist's domain, `merged` in an evaluation."""
+    """The teacher's name; in an evaluation `base`, a domain, `mixture` or `merged`."""
     sample: int
     reasoning: str
     answer: str

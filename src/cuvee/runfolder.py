@@ -107,7 +107,7 @@ class Run:
         return self.folder("verify") / f"{domain}.parquet"
 
     def examples(self, domain: str) -> Path:
-        """Return the file of a domain's examples."""
+        """Return the file of a domain's examples, or of the mixture's: those of all domains."""
         return self.folder("select") / f"{domain}.parquet"
 
     def dropped(self, stage: str, domain: str) -> Path:
@@ -115,7 +115,7 @@ class Run:
         return self.folder(stage) / "dropped" / f"{domain}.parquet"
 
     def specialist(self, domain: str) -> Path:
-        """Return the folder of a domain's specialist (a Hugging Face checkpoint)."""
+        """Return the folder of a domain's specialist, or of the mixture: a checkpoint."""
         return self.folder("train") / domain
 
     def merged(self) -> Path:

@@ -10,7 +10,7 @@ from cuvee.evaluate.protocol import benchmarks, compared, models, protocol_of
 from cuvee.recipe import Recipe, parse_recipe
 
 
-def recipe(**evaluate: Any) -> Recipe:
+def recipe(*, baseline: str | None = None, **evaluate: Any) -> Recipe:
     domain = {"problems": [{"source": "generator:arithmetic", "count": 1}], "verifier": "math"}
     return parse_recipe(
         {
@@ -18,6 +18,7 @@ def recipe(**evaluate: Any) -> Recipe:
             "base": "random:two-layer",
             "domains": {"math": domain, "algebra": domain},
             "teachers": [{"name": "t", "scripted": {}}],
+            "baseline": baseline,
             "evaluate": evaluate,
         },
         where="test",
@@ -37,6 +38,20 @@ def test_models_and_pairs_are_those_of_the_run() -> None:
         ("merged", "base"),
         ("merged", "math"),
         ("merged", "algebra"),
+    ]
+
+
+def test_the_mixture_is_a_model_like_a_specialist_and_the_merged_one_is_held_against_it() -> None:
+    found = recipe(baseline="mixture")
+    assert models(found) == ["base", "math", "algebra", "mixture", "merged"]
+    assert compared(found) == [
+        ("math", "base"),
+        ("algebra", "base"),
+        ("mixture", "base"),
+        ("merged", "base"),
+        ("merged", "math"),
+        ("merged", "algebra"),
+        ("merged", "mixture"),
     ]
 
 

@@ -152,6 +152,21 @@ def test_a_prompt_that_does_not_fit_is_refused_before_the_engine_starts(folder: 
             task.work()
 
 
+def test_a_mixture_that_is_added_later_is_asked_and_no_other_model_again(folder: Path) -> None:
+    evaluate(Run(folder, recipe(folder)))
+    mixed = recipe(folder).model_copy(update={"baseline": "mixture"})
+    run = Run(folder, mixed)
+    write_random_model(run.specialist("mixture"), seed=9)
+    did = evaluate(run)
+    assert did == ["export/mixture", "mixture/held", "mixture/other", "scores"]
+    scores = read_rows(run.scores(), Score)
+    assert [s.model for s in scores if s.benchmark == "held"] == [*MODELS[:3], "mixture", "merged"]
+    pairs = [(c.model, c.against, c.benchmark) for c in read_rows(run.comparisons(), Comparison)]
+    assert ("merged", "mixture", "held") in pairs
+    assert ("mixture", "base", "other") in pairs
+    assert evaluate(Run(folder, recipe(folder))) == ["scores"]
+
+
 SERVER = """#!{python}
 import http.server, json, sys
 

@@ -1,18 +1,21 @@
 """The whole way is told, from whichever id one starts, and also of a run that is half way."""
 
 import dataclasses
+import io
 import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cuvee.errors import DataError, RecipeError
 from cuvee.lineage.explain import explain
 from cuvee.lineage.find import find_places
 from cuvee.lineage.requests import open_books
 from cuvee.lineage.shelves import open_run, shelves
+from cuvee.lineage.tree import show
 from cuvee.lineage.way import Step, Way
 from cuvee.recipe import parse_recipe
 from cuvee.runfolder import FOLDERS, Run
@@ -107,9 +110,32 @@ def test_an_example_too_long_for_training_is_said_to_be_left_out(built: Built) -
     [way] = ways(built.run, built.easy.id)
     assert steps(way)[built.chosen.id].too_long is True
     assert steps(way)[built.wrong.id].too_long is None
-    (folder / "preflight.json").write_text("{")
-    with pytest.raises(DataError, match=r"preflight\.json: not JSON"):
-        ways(built.run, built.easy.id)
+    assert steps(way)[built.chosen.id].held_out is False
+    for broken in ("{", "[]", "{}", '{"dropped_too_long": [], "findings": [{"level": "note"}]}'):
+        (folder / "preflight.json").write_text(broken)
+        with pytest.raises(DataError, match=r"preflight\.json: not the findings of a preflight"):
+            ways(built.run, built.easy.id)
+
+
+def test_an_example_held_out_of_training_is_said_to_be_measured_alone(built: Built) -> None:
+    folder = built.run.specialist("math")
+    folder.mkdir(parents=True)
+    said = {"dropped_too_long": [], "held_out_ids": [built.chosen.id]}
+    (folder / "preflight.json").write_text(json.dumps(said))
+    [way] = ways(built.run, built.chosen.id)
+    step = steps(way)[built.chosen.id]
+    assert (step.held_out, step.too_long) == (True, False)
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as printed:
+        console.print(show(way, full=False))
+    assert "held out: training measured the loss on it and did not learn it" in printed.get()
+
+
+def test_the_mixture_s_answers_to_a_benchmark_are_among_its_traces(built: Built) -> None:
+    mixed = built.run.recipe.model_copy(update={"baseline": "mixture"})
+    [shelf] = [s for s in shelves(Run(built.run.path, mixed)) if s.kind == "benchmark"]
+    assert shelf.traces["mixture"] == built.run.score_traces("mixture", shelf.name)
+    assert list(shelf.traces)[-2:] == ["mixture", "merged"]
 
 
 @pytest.mark.parametrize("last", list(FOLDERS)[:4])

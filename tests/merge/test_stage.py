@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 
 from cuvee.errors import RecipeError
 from cuvee.merge.stage import merge_config, tasks
+from cuvee.models.adapted import copy_adapted
+from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.random_model import write_random_model
+from cuvee.models.template import end_of_turn
 from cuvee.recipe import Recipe, parse_recipe
 from cuvee.runfolder import Run, execute, is_done, read_manifest
 
@@ -187,3 +190,20 @@ def test_what_no_merge_can_be_is_refused_without_a_look_at_any_file(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         merge_config(Run(tmp_path, recipe(**section)), base=tmp_path / "base")
+
+
+def test_a_mended_tokenizer_is_the_merged_model_s_too(folder: Path) -> None:
+    base = folder.parent / "base"
+    tokenizer = load_tokenizer(base)
+    tokenizer.eos_token = "<|endoftext|>"  # as Qwen2.5's base, whose template ends turns otherwise
+    tokenizer.save_pretrained(base)
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((base / name).read_text()) | {"eos_token_id": 0}
+        (base / name).write_text(json.dumps(config))
+    run = Run(folder, recipe(base=str(base), method="ties", parameters={"weight": 1, "density": 1}))
+    for domain in ("math", "algebra"):
+        copy_adapted(base, run.specialist(domain))
+    merged(run)
+    assert end_of_turn(load_tokenizer(run.merged())) == "<|im_end|>"
+    said = json.loads((run.merged() / "generation_config.json").read_text())
+    assert said["eos_token_id"] == [2, 0]

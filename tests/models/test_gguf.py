@@ -113,7 +113,6 @@ def test_unknown_pre_tokenizers_are_refused_by_name() -> None:
         ("config.json", {"vocab_size": 200}, "has a token 264, the model only 200"),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre-tokenizer"),
         ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "normalizer"),
-        ("tokenizer_config.json", {"eos_token": "<|endoftext|>"}, "eos_token"),
     ],
 )
 def test_what_would_change_the_model_is_refused(

@@ -40,11 +40,33 @@ FATES: Mapping[str, tuple[VerdictName, str, str | None]] = {
 }
 """Fault -> verdict, its reason, and why such a trace is dropped."""
 
+PREFLIGHTS: Mapping[str, Mapping[str, Any]] = {
+    "math": {
+        "dropped_too_long": ["math-p3-alice"],
+        "held_out_ids": ["math-p4-alice"],
+        "findings": [
+            {"level": "warning", "check": "duplicates", "message": "the same <b>row</b> twice",
+             "count": 2, "ids": ["math-p5-alice", "math-p6-alice"]},
+            {"level": "warning", "check": "bf16_weights", "message": "weights in bf16", "count": 0,
+             "ids": []},
+            {"level": "note", "check": "added_tokens", "message": "two tokens", "count": 0,
+             "ids": []},
+        ],
+    },
+    "code": {"dropped_too_long": ["code-p3-alice"]},
+    "mixture": {
+        "dropped_too_long": ["math-p3-alice", "code-p3-alice"],
+        "held_out_ids": ["math-p4-alice"],
+        "findings": [],
+    },
+}  # fmt: skip
+"""Model -> its `preflight.json`."""
+
 LAYERS, MODULES = 4, ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "input_layernorm")
 
 
 def recipe_data() -> dict[str, Any]:
-    """The recipe of the run: two domains, three scripted teachers, one benchmark each."""
+    """The recipe of the run: two domains with a mixture, three teachers, one benchmark each."""
 
     def source(name: str, count: int) -> dict[str, Any]:
         return {"source": f"generator:{name}", "count": count}
@@ -52,6 +74,7 @@ def recipe_data() -> dict[str, Any]:
     return {
         "name": "small-blend",
         "base": "random:two-layer",
+        "baseline": "mixture",
         "domains": {
             "math": {"problems": [source("arithmetic", 12)], "verifier": "math"},
             "code": {"problems": [source("functions", 12)], "verifier": "code"},
@@ -103,33 +126,49 @@ def comparison_rows() -> list[Comparison]:
     return comparisons()
 
 
+@pytest.fixture
+def mixture_score_rows() -> list[Score]:
+    return mixture_scores()
+
+
+@pytest.fixture
+def mixture_comparison_rows() -> list[Comparison]:
+    return mixture_comparisons()
+
+
 def build_run(path: Path, recipe: Recipe, *, problems: int, seed: int) -> Run:
     """Write a run folder with a manifest, as if every stage before `release` had run."""
     run = Run(path, recipe)
     rng = random.Random(seed)
     for domain in recipe.domains:
         _write_domain(run, domain, problems, rng)
-        _write_training(run, domain, rng)
+    for model in recipe.trained():
+        _write_training(run, model, rng)
     statistics = json.dumps(merge_record(recipe, rng))
     record = run.merged() / "cuvee_merge.json"
     _do(run, "merge", "merged", [run.merged()], _writer(record, statistics))
 
     def evaluate() -> dict[str, Any]:
-        write_rows(run.scores(), scores(), Score)
-        write_rows(run.comparisons(), comparisons(), Comparison)
-        return {"scores": len(scores())}
+        rows = [*scores(), *mixture_scores()]
+        write_rows(run.scores(), rows, Score)
+        write_rows(run.comparisons(), [*comparisons(), *mixture_comparisons()], Comparison)
+        return {"scores": len(rows)}
 
     _do(run, "evaluate", "scores", [run.scores(), run.comparisons()], evaluate)
     return run
 
 
-def _write_training(run: Run, domain: str, rng: random.Random) -> None:
-    folder = run.specialist(domain)
-    log = _writer(folder / "train_log.jsonl", _train_log(rng))
-    findings = _writer(
-        folder / "preflight.json", json.dumps({"dropped_too_long": [f"{domain}-p3-alice"]})
-    )
-    _do(run, "train", domain, [folder], lambda: {**log(), **findings()})
+def _write_training(run: Run, model: str, rng: random.Random) -> None:
+    """The code specialist's folder is as the first version wrote it: no page, nothing held out."""
+    folder = run.specialist(model)
+    files = {
+        "train_log.jsonl": _train_log(rng),
+        "preflight.json": json.dumps(PREFLIGHTS[model]),
+    }
+    if model != "code":
+        files |= {"held_out.jsonl": _held_out_log(rng), "preflight.html": "<p>rows</p>"}
+    writers = [_writer(folder / name, text) for name, text in files.items()]
+    _do(run, "train", model, [folder], lambda: {"files": len([write() for write in writers])})
 
 
 def _do(
@@ -258,6 +297,14 @@ def _train_log(rng: random.Random) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
+def _held_out_log(rng: random.Random) -> str:
+    lines = [
+        {"step": step, "loss": 2.2 * 0.97**step + 0.5 + rng.uniform(-0.02, 0.02), "tokens": 300}
+        for step in range(0, 61, 6)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 def merge_record(recipe: Recipe, rng: random.Random) -> dict[str, Any]:
     """What `cuvee_merge.json` holds, in the keys that the report reads."""
     names = [(layer, module) for layer in range(LAYERS) for module in MODULES]
@@ -318,4 +365,18 @@ def comparisons() -> list[Comparison]:
         Comparison("code", "base", "lists", 46 / 64, 0.6, 0.83, 0.00001, 64),
         Comparison("merged", "base", "lists", 44 / 64, 0.56, 0.8, 0.00001, 64),
         Comparison("merged", "code", "lists", -2 / 64, -0.1, 0.04, 0.4, 64),
+    ]
+
+
+def mixture_scores() -> list[Score]:
+    return [score("mixture", "sums", "math", 25), score("mixture", "lists", "code", 40)]
+
+
+def mixture_comparisons() -> list[Comparison]:
+    """The merged model is not shown to differ on sums, and better on lists."""
+    return [
+        Comparison("mixture", "base", "sums", 23 / 64, 0.24, 0.48, 0.0001, 64),
+        Comparison("merged", "mixture", "sums", -5 / 64, -0.19, 0.03, 0.18, 64),
+        Comparison("mixture", "base", "lists", 36 / 64, 0.44, 0.68, 0.00001, 64),
+        Comparison("merged", "mixture", "lists", 8 / 64, 0.02, 0.23, 0.02, 64),
     ]

@@ -69,6 +69,19 @@ def test_the_card_has_the_report_s_numbers_and_the_teachers_terms(facts: Facts) 
     assert "not stated" in text
 
 
+def test_the_mixture_is_scored_in_the_card_and_said_to_be_no_part_of_the_model(
+    facts: Facts,
+) -> None:
+    text = render_card(facts).replace("\u00a0", " ")
+    assert "| sums | mixture | 39.1 % |" in text
+    assert "| lists | merged | mixture | +12.5 |" in text
+    assert "**Baseline:** the mixture is one model" in text
+    names = {r.dataset_name for r in ModelCard(render_card(facts)).data.eval_results}
+    assert names == {"sums", "lists"}  # the merged model's own scores alone
+    plain = dataclasses.replace(facts, recipe=facts.recipe.model_copy(update={"baseline": None}))
+    assert "Baseline" not in render_card(plain)
+
+
 def test_no_text_of_a_model_stands_in_the_card(facts: Facts) -> None:
     text = render_card(facts)
     assert "<script>" not in text

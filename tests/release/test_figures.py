@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cuvee.records import Comparison, Score
 from cuvee.release import figures
-from cuvee.release.facts import Adopted, TrainPoint
+from cuvee.release.facts import Adopted, HeldOutPoint, TrainPoint
 
 
 def marks(svg: str, kind: str) -> list[ElementTree.Element]:
@@ -96,6 +96,19 @@ def test_a_curve_of_any_length_is_drawn_from_few_points(steps: int) -> None:
 def test_a_loss_that_is_no_number_is_left_out_of_the_curve() -> None:
     log = [TrainPoint(1, 2.0, 10, 0.1), TrainPoint(2, float("nan"), 20, 0.1)]
     assert "nan" not in figures.loss_curve(log).split("<title>")[1].split("</title>")[1]
+
+
+def test_the_held_out_loss_is_drawn_beside_the_loss_in_one_frame() -> None:
+    log = [TrainPoint(step, 1.0, step * 10, 0.1) for step in range(1, 11)]
+    held_out = [HeldOutPoint(0, 2.0), HeldOutPoint(10, 1.5), HeldOutPoint(11, float("inf"))]
+    svg = figures.loss_curve(log, held_out)
+    ((curve,), (dashed,)) = marks(svg, "curve"), marks(svg, "curve held")
+    # From step 0 to 10 and from 0 to 1.05 * 2.0: the frame is 40 to 370 and 156 up to 20.
+    assert (dashed.get("points") or "").split() == ["40,26.5", "370,58.9"]
+    assert (curve.get("points") or "").split()[0] == "73,91.2"
+    assert len(marks(svg, "ring")) == 2
+    assert "held out from 2.000 to 1.500" in svg
+    assert not marks(figures.loss_curve(log), "curve held")
 
 
 def test_the_heat_map_has_a_cell_for_each_tensor_as_strong_as_its_share() -> None:

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuvee.errors import DataError
+from cuvee.lineage.preflight import read_preflight
 from cuvee.merge.config.read import parse_config
 from cuvee.merge.stream import merge
 from cuvee.models.random_model import write_random_model
 from cuvee.records import Example, read_rows, write_rows
 from cuvee.release.facts import Facts
 from cuvee.release.gather import gather
-from cuvee.release.logs import read_adopted, read_train_log, read_untrained
+from cuvee.release.logs import read_adopted, read_held_out, read_train_log
 from cuvee.runfolder import Run
 
 
@@ -28,6 +29,10 @@ def test_every_trace_is_an_example_or_dropped(facts: Facts) -> None:
         assert funnel.examples + sum(funnel.dropped.values()) == funnel.traces
         assert funnel.unaccounted == 0
         assert funnel.untrained == 1
+    math, code = facts.funnels
+    assert (math.held_out, code.held_out) == (1, 0)
+    assert math.trained == math.examples - 2
+    assert code.trained == code.examples - 1
 
 
 def test_a_trace_that_vanished_is_counted_as_unaccounted(finished: Run) -> None:
@@ -51,7 +56,7 @@ def test_known_faults_are_followed_to_training(facts: Facts) -> None:
     sound = facts.faults[-1]
     assert sound.fault == "none"
     examples = sum(funnel.examples for funnel in facts.funnels)
-    assert sound.trained == examples - 2  # one of each domain was too long to train on
+    assert sound.trained == examples - 3  # one of each domain is too long, one is held out
     assert sum(fault.made for fault in facts.faults) == 2 * 36 - 2  # failed requests say nothing
 
 
@@ -109,6 +114,31 @@ def test_a_broken_line_of_a_log_is_named(tmp_path: Path, line: str) -> None:
     file.write_text(line + "\n")
     with pytest.raises(DataError, match=r"log\.jsonl:1: "):
         read_train_log(file)
+    if "step" not in line or "x" in line:
+        with pytest.raises(DataError, match=r"log\.jsonl:1: .*expected step and loss"):
+            read_held_out(file)
+
+
+def test_every_trained_model_tells_of_its_training(facts: Facts) -> None:
+    assert list(facts.training) == ["math", "code", "mixture"]
+    math, code, mixture = facts.training.values()
+    assert [point.step for point in math.held_out] == list(range(0, 61, 6))
+    assert len(mixture.log) == 60
+    assert math.preflight.warnings is not None
+    assert [w.message for w in math.preflight.warnings] == [
+        "the same <b>row</b> twice",
+        "weights in bf16",
+    ]
+    assert mixture.preflight.warnings == ()
+    assert (math.has_page, code.has_page, mixture.has_page) == (True, False, True)
+
+
+def test_what_the_first_version_trained_has_no_held_out_loss_and_unknown_warnings(
+    facts: Facts,
+) -> None:
+    old = facts.training["code"]
+    assert (old.held_out, old.preflight.held_out, old.preflight.warnings) == ((), frozenset(), None)
+    assert old.preflight.too_long == {"code-p3-alice"}
 
 
 @given(st.binary(max_size=60))
@@ -116,7 +146,7 @@ def test_any_bytes_as_statistics_are_refused_by_name(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "statistics.json"
         file.write_bytes(content)
-        for read in (read_adopted, read_untrained):
+        for read in (read_adopted, read_preflight):
             with pytest.raises(DataError, match=r"statistics\.json"):
                 read(file)
 

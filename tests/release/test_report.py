@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cuvee.lineage.preflight import Preflight
 from cuvee.records import Comparison, Score
-from cuvee.release.facts import Facts, Funnel, TrainPoint
+from cuvee.release.facts import Facts, Funnel, Training, TrainPoint
 from cuvee.release.report import SHOWN_CHARACTERS, render_report, score_table, visible
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -60,15 +61,19 @@ def test_the_page_loads_nothing_and_runs_nothing(facts: Facts, page: Page) -> No
     names = {name for name, _ in page.attributes}
     assert not {name for name in names if name.startswith("on")} | names & {"src", "srcset"}
     links = [value for name, value in page.attributes if name == "href"]
-    assert links and all(value and value.startswith("#") for value in links)
+    inside = {value for value in links if value and value.startswith("#")}
+    assert inside and set(links) - inside == {
+        "../05_specialists/math/preflight.html",
+        "../05_specialists/mixture/preflight.html",
+    }
     policy = [value for name, value in page.attributes if name == "content"]
     assert "default-src 'none'; style-src 'unsafe-inline'" in policy
 
 
 def test_links_lead_to_sections_that_are_there(page: Page) -> None:
     sections = {value for name, value in page.attributes if name == "id"}
-    links = {value.removeprefix("#") for name, value in page.attributes if name == "href" and value}
-    assert links <= sections
+    links = {value for name, value in page.attributes if name == "href" and value}
+    assert {link.removeprefix("#") for link in links if link.startswith("#")} <= sections
 
 
 def test_hostile_text_is_shown_as_it_is_and_its_hidden_characters_are_named(page: Page) -> None:
@@ -119,6 +124,7 @@ def test_a_score_without_a_headline_shows_bounds_and_no_mean(page: Page) -> None
 
 
 def test_a_run_without_benchmarks_merge_faults_or_examples_has_a_page_too(facts: Facts) -> None:
+    unknown = Preflight(frozenset(), frozenset(), None)
     bare = dataclasses.replace(
         facts,
         scores=(),
@@ -128,13 +134,48 @@ def test_a_run_without_benchmarks_merge_faults_or_examples_has_a_page_too(facts:
         samples=(),
         tasks=(),
         lengths={"math": (), "code": (7,)},
-        training={"math": (), "code": (TrainPoint(1, 0.0, 5, 0.1),)},
+        training={
+            "math": Training((), (), unknown, has_page=False),
+            "code": Training((TrainPoint(1, 0.0, 5, 0.1),), (), unknown, has_page=False),
+        },
     )
     text = Page(render_report(bare)).text
     assert "No benchmark was evaluated" in text
     assert "There is one specialist" in text
     assert "reached training" not in text
     assert "No examples." in text
+
+
+def test_warnings_of_the_preflight_stand_in_words_and_escaped(page: Page) -> None:
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert "math specialist · 2 warnings · what was learned, token by token" in text
+    assert "the same <b>row</b> twice · 2 rows" in text
+    assert "weights in bf16" in text
+    assert "two tokens" not in text  # a note: it stands on the preflight's own page
+    assert "code specialist · what it found was not kept" in text
+    assert "mixture · no warnings · what was learned" in text
+
+
+def test_held_out_examples_are_not_called_trained_on_and_their_loss_is_drawn(facts: Facts) -> None:
+    html = render_report(facts)
+    text = Page(html).text
+    assert "− held out, to measure the loss on" in text
+    assert html.count('class="curve held"') == 2  # the code specialist was trained without
+    assert "Dashed: the loss on the held-out examples" in text
+    training = {model: dataclasses.replace(t, held_out=()) for model, t in facts.training.items()}
+    without = Page(render_report(dataclasses.replace(facts, training=training))).text
+    assert "Dashed" not in without
+
+
+def test_the_mixture_stands_in_scores_differences_and_training(facts: Facts, page: Page) -> None:
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert "merged against mixture" in text
+    assert "mixture against base" in text
+    assert "is what splitting and merging was worth" in text
+    assert "mixture · 60 steps" in text
+    alone = [s for s in facts.scores if s.model != "mixture"]
+    plain = Page(render_report(dataclasses.replace(facts, scores=tuple(alone)))).text
+    assert "splitting and merging was worth" not in plain
 
 
 def test_a_pilot_says_that_it_is_one(facts: Facts) -> None:
@@ -154,6 +195,22 @@ def test_the_terminal_table_fits_80_columns_uncut(
                            "64×1", "6.2/0.0"]  # fmt: skip
     assert any("6.2–12.5 bounds" in line for line in lines)
     assert "…" not in "".join(lines)
+
+
+def test_the_terminal_table_says_what_the_merged_model_is_worth_against_the_mixture(
+    score_rows: list[Score],
+    comparison_rows: list[Comparison],
+    mixture_score_rows: list[Score],
+    mixture_comparison_rows: list[Comparison],
+) -> None:
+    console = Console(width=80, file=io.StringIO())
+    rows = [*comparison_rows, *mixture_comparison_rows]
+    with console.capture() as printed:
+        console.print(score_table([*score_rows, *mixture_score_rows], rows))
+    lines = [line.strip() for line in printed.get().splitlines()]
+    assert "merged against mixture on sums: −7.8 [−19.0, +3.0]" in lines
+    assert "merged against mixture on lists: +12.5 [+2.0, +23.0]" in lines
+    assert score_table(score_rows, comparison_rows).caption is None
 
 
 def test_long_hostile_traces_keep_the_page_under_a_megabyte(facts: Facts) -> None:

@@ -68,6 +68,15 @@ def test_a_changed_trace_rewrites_report_and_cards_but_not_the_model(released: R
     }
 
 
+@pytest.mark.parametrize("name", ["held_out.jsonl", "preflight.html", "train_log.jsonl"])
+def test_what_a_training_said_of_itself_is_read_anew(released: Run, name: str) -> None:
+    file = released.specialist("mixture") / name
+    file.write_text(file.read_text() + "\n")
+    assert not states(released)["report"]
+    file.unlink()
+    assert not states(released)["report"]
+
+
 def test_how_requests_are_sent_changes_the_printed_recipe_alone(released: Run) -> None:
     teachers = [{**t, "concurrency": 3} for t in released.recipe.model_dump()["teachers"]]
     run = changed(released, teachers=teachers)

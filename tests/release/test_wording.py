@@ -56,6 +56,33 @@ def test_the_headline_names_a_benchmark_that_could_not_be_compared(
     assert "not compared on lists" in wording.headline(score_rows, sums)
 
 
+def test_the_headline_says_what_the_method_is_worth_against_the_mixture(
+    score_rows: list[Score],
+    comparison_rows: list[Comparison],
+    mixture_score_rows: list[Score],
+    mixture_comparison_rows: list[Comparison],
+) -> None:
+    every = [*comparison_rows, *mixture_comparison_rows]
+    said = plain(wording.headline([*score_rows, *mixture_score_rows], every))
+    assert said.endswith(
+        " The merged model, against the mixture (one model trained on all domains), is better on "
+        "lists (+12.5 points); not shown to differ on sums (−7.8 points, interval −19.0 to +3.0)."
+    )
+    found = wording.findings([*score_rows, *mixture_score_rows], every)
+    assert [f.outcome for f in found if "mixture" in f.text] == ["unclear", "better"]
+    assert plain(found[-1].text) == (
+        "lists: the merged model is better than the mixture model: 75.0 % against 62.5 %, "
+        "+12.5 points (95 % interval +2.0 to +23.0; 64 problems)."
+    )
+
+
+def test_a_mixture_that_could_not_be_compared_is_named(
+    score_rows: list[Score], comparison_rows: list[Comparison], mixture_score_rows: list[Score]
+) -> None:
+    said = wording.headline([*score_rows, *mixture_score_rows], comparison_rows)
+    assert said.endswith("not compared on lists and sums (too much could not be checked).")
+
+
 def test_without_scores_the_headline_claims_nothing() -> None:
     assert wording.headline([], []).startswith("No benchmark was evaluated")
 

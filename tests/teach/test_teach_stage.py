@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,8 @@ from cuvee.records import Problem, Trace, read_rows, write_rows
 from cuvee.runfolder import Run, Task, execute, is_done, is_incomplete, read_manifest
 from cuvee.teach.client import request_seed
 from cuvee.teach.endpoints import find_teacher
+from cuvee.teach.ledger.carry import export
+from cuvee.teach.ledger.survey import Chosen
 from cuvee.teach.stage import tasks
 
 from .conftest import Behaviour, Body, Loopback, answer_well, content_of
@@ -83,6 +86,46 @@ def test_another_run_folder_sends_nothing_and_writes_the_same_bytes(
     assert [c["from_ledger"] for c in counts.values()] == [6, 6]
     names = [run.traces("more", "alice").read_bytes() for run in (first, second)]
     assert names[0] == names[1]
+
+
+def with_answers(run: Run, file: Path) -> Run:
+    return Run(run.path, run.recipe.model_copy(update={"answers": [str(file)]}))
+
+
+def test_recorded_answers_are_replayed_and_nothing_is_sent(
+    serve: Serve, tmp_path: Path, work: Work
+) -> None:
+    server = serve(answer_well)
+    bought = a_run(tmp_path, [remote(server)])
+    work(bought)
+    recorded = tmp_path / "answers.parquet"
+    ledger = tmp_path / "ledger.sqlite"
+    export(ledger, recorded, chosen=Chosen(), note="", tick=lambda n: None)
+    sent = len(server.bodies)
+    replayed = with_answers(a_run(tmp_path / "elsewhere", [remote(server)]), recorded)
+    counts = work(replayed)
+    assert len(server.bodies) == sent
+    assert [(c["sent"], c["from_ledger"]) for c in counts.values()] == [(0, 6), (0, 6)]
+    files = [run.traces("math", "alice").read_bytes() for run in (bought, replayed)]
+    assert files[0] == files[1]
+
+
+def test_recorded_answers_that_are_not_sound_stop_before_anything_is_sent(
+    serve: Serve, tmp_path: Path, work: Work
+) -> None:
+    server = serve(answer_well)
+    work(a_run(tmp_path, [remote(server)]))
+    recorded = tmp_path / "answers.parquet"
+    ledger = tmp_path / "ledger.sqlite"
+    export(ledger, recorded, chosen=Chosen(), note="", tick=lambda n: None)
+    table = pq.read_table(recorded)
+    column = table.schema.get_field_index("request")
+    forged = [text.replace("math", "maths") for text in table["request"].to_pylist()]
+    pq.write_table(table.set_column(column, table.field(column), [forged]), recorded)
+    sent = len(server.bodies)
+    with pytest.raises(DataError, match="no sound answers"):
+        work(with_answers(a_run(tmp_path / "elsewhere", [remote(server)]), recorded))
+    assert len(server.bodies) == sent
 
 
 def settings_of(run: Run) -> dict[str, Any]:

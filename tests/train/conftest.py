@@ -1,8 +1,11 @@
 """A two-layer base and rows to train it on."""
 
+import io
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.random_model import write_random_model
 from cuvee.recipe import Train
 from cuvee.records import Example, write_rows
-from cuvee.train.job import Job
+from cuvee.train.job import Job, prepare, read_job
+from cuvee.train.sft import run
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +82,16 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run_job(one_thread: None) -> Callable[[Job], tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Return a function that runs a job in this process: the summary, and what was told."""
+
+    def run_it(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        parent = io.StringIO()
+        summary = run(read_job(prepare(job)), parent)
+        told = [json.loads(line) for line in parent.getvalue().splitlines()]
+        return summary, [line for line in told if "warning" not in line]
+
+    return run_it

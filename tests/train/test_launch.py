@@ -65,7 +65,7 @@ def test_killed_with_its_parent_and_begun_again_it_ends_in_the_same_weights(
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: not processes_of(job), seconds=20)  # it dies with its parent
-    steps = json.loads((job.folder / "preflight.json").read_text())["steps"]
+    steps = json.loads((job.preflight / "preflight.json").read_text())["steps"]
     assert len(read_log(job.log)) < steps, "it was over before it was killed"
 
     summary = train(job, name="again", log=log)

@@ -18,6 +18,7 @@ from cuvee.cli import conformance as conforming
 from cuvee.cli import explain as explaining
 from cuvee.cli import ledger as ledgers
 from cuvee.cli import merge as merging
+from cuvee.cli import preflight as preflighting
 from cuvee.cli import run as running
 from cuvee.cli import verify as verifying
 
@@ -52,6 +53,7 @@ STAGE_HELP = {
 
 OWN_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "merge": (merging.merge, merging.MERGE_EXAMPLES),
+    "train": (running.train, running.TRAIN_EXAMPLES),
     "verify": (verifying.verify, verifying.VERIFY_EXAMPLES),
 }
 """Stages whose command works alone too: the command, and the examples of its help."""
@@ -89,6 +91,11 @@ def _register() -> None:
     app.command(rich_help_panel="Around a run", epilog=example)(merging.diff)
     examples = conforming.EXAMPLES
     app.command(rich_help_panel="Around a run", epilog=examples)(conforming.conformance)
+    app.command(
+        rich_help_panel="Around a run",
+        help=preflighting.PREFLIGHT_HELP,
+        epilog=preflighting.EXAMPLES,
+    )(preflighting.preflight)
     app.add_typer(ledgers.app, name="ledger", rich_help_panel="Around a run")
     example = "Example: cuvee status runs/demo"
     app.command(rich_help_panel="Around a run", epilog=example)(running.status)

@@ -69,6 +69,50 @@ def stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
+TRAIN_EXAMPLES = """Example: cuvee train recipes/demo.yaml (the stages before it must be done)
+
+cuvee train runs/demo --print-command > train.sh (what to run on other machines)"""
+
+
+def train(
+    recipe: RecipeArgument,
+    *,
+    print_command: Annotated[
+        bool,
+        typer.Option(
+            "--print-command",
+            help="Start nothing: print the script to run on each node (train.launcher).",
+        ),
+    ] = False,
+    out: OutOption = None,
+    limit: LimitOption = None,
+    override: SetOption = None,
+) -> None:
+    """Train one specialist per domain, here or by the script that is printed."""
+    with errors_as_messages():
+        if print_command:
+            _print_training(recipe, out=out, overrides=_overrides(limit, override))
+        else:
+            run_recipe(recipe, ("train",), out=out, limit=limit, override=override)
+
+
+def _print_training(recipe: Path, *, out: Path | None, overrides: list[str]) -> None:
+    from cuvee.atomic import hold, write_text
+    from cuvee.pipeline import open_recipe
+    from cuvee.recipe import dump_recipe
+    from cuvee.runfolder import Run
+    from cuvee.train.printed import script
+
+    opened, path = open_recipe(recipe, overrides=overrides, out=out)
+    with hold(path):
+        write_text(path / "recipe.yaml", dump_recipe(opened))  # as it is trained
+        typer.echo(script(Run(path.absolute(), opened), place=path), nl=False)
+
+
+def _overrides(limit: int | None, override: list[str] | None) -> list[str]:
+    return [*(override or []), *([f"limit={limit}"] if limit else [])]
+
+
 def run_recipe(
     place: Path,
     stages: tuple[str, ...],
@@ -81,8 +125,7 @@ def run_recipe(
     from cuvee.pipeline import open_recipe, run_stages
     from cuvee.progress import say
 
-    overrides = [*(override or []), *([f"limit={limit}"] if limit else [])]
-    recipe, path = open_recipe(place, overrides=overrides, out=out)
+    recipe, path = open_recipe(place, overrides=_overrides(limit, override), out=out)
     outcome = run_stages(recipe, path, stages)
     if not outcome.done:
         say(f"nothing to do: all {outcome.skipped} tasks are done ({path})")

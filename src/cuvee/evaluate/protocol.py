@@ -19,7 +19,7 @@ INDIFFERENT = {"command", "devices", "model", "replicas", "slots", "start_timeou
 
 def models(recipe: Recipe) -> list[str]:
     """Return the models of a run in the order they are evaluated."""
-    return [BASE, *recipe.domains, MERGED]
+    return [BASE, *recipe.trained(), MERGED]
 
 
 def benchmarks(recipe: Recipe) -> list[ResolvedBenchmark]:
@@ -41,11 +41,12 @@ def benchmarks(recipe: Recipe) -> list[ResolvedBenchmark]:
 def compared(recipe: Recipe) -> list[tuple[str, str]]:
     """Return the pairs (model, against) of models that are compared on every benchmark.
 
-    Each specialist and the merged model against the base: what was gained. The merged model
-    against each specialist: what the merge cost (the merge tax).
+    Each trained model and the merged one against the base: what was gained. The merged model
+    against each specialist: what the merge cost (the merge tax). The merged model against the
+    mixture, where there is one: what splitting and merging was worth.
     """
-    gained = [(model, BASE) for model in (*recipe.domains, MERGED)]
-    return gained + [(MERGED, domain) for domain in recipe.domains]
+    gained = [(model, BASE) for model in (*recipe.trained(), MERGED)]
+    return gained + [(MERGED, model) for model in recipe.trained()]
 
 
 def engine_settings(recipe: Recipe) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from cuvee.evaluate.protocol import (
 )
 from cuvee.evaluate.statistics import Outcomes
 from cuvee.evaluate.table import comparison_rows, outcomes, score_row
-from cuvee.models.checkpoint import load_tokenizer, resolve
+from cuvee.models.adapted import load_adapted
+from cuvee.models.checkpoint import resolve
 from cuvee.models.engines import engine_identity, serve
 from cuvee.models.gguf_write import write_gguf
 from cuvee.models.template import render_prompt
@@ -199,7 +200,7 @@ def _require_room(
     recipe: Recipe, checkpoint: Path, problems: Sequence[Problem], benchmark: str
 ) -> None:
     """Raise RecipeError where the longest prompt and its answer exceed the engine's context."""
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_adapted(checkpoint)
     prompts = (render_prompt(tokenizer, problem.prompt) for problem in problems)
     longest = max(len(text_ids(tokenizer, prompt)) for prompt in prompts)
     # One more: a token for the beginning of the sequence, which some engines add.

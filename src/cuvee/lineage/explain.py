@@ -15,6 +15,7 @@ from cuvee.errors import DataError, RecipeError
 from cuvee.lineage.columns import matching, rows
 from cuvee.lineage.decisions import decisions
 from cuvee.lineage.find import Place
+from cuvee.lineage.preflight import Preflight, read_preflight
 from cuvee.lineage.requests import Books
 from cuvee.lineage.shelves import Shelf
 from cuvee.lineage.sources import SourceRecord, of_source, read_sources
@@ -32,8 +33,8 @@ class _Ends:
     tokens: Mapping[str, int]
     """Of the examples."""
     dropped: Mapping[str, Dropped]
-    too_long: frozenset[str] | None
-    """Examples that training left out; None where nothing was trained."""
+    preflight: Preflight | None
+    """What training said of the examples; None where nothing was trained."""
 
 
 def explain(place: Place, books: Books, *, teacher: str | None = None) -> Way:
@@ -169,15 +170,9 @@ def _ends(shelf: Shelf, problem_id: str, ids: Sequence[str]) -> _Ends:
         found = matching(shelf.examples, columns, column="problem_id", wanted=[problem_id])
         tokens = {row["id"]: row["tokens"] for row in found}
     dropped = {row.id: row for row in _rows(shelf.traces_dropped, Dropped, "id", ids)}
-    return _Ends(tokens, dropped, _too_long(shelf.preflight))
-
-
-def _too_long(path: Path | None) -> frozenset[str] | None:
-    """Return the examples that training left out as too long; None where it has not begun."""
-    if path is None or not path.exists():
-        return None
-    findings = _json(path, path.read_text(encoding="utf-8"))
-    return frozenset(str(name) for name in findings.get("dropped_too_long", ()))
+    path = shelf.preflight
+    said = read_preflight(path) if path is not None and path.exists() else None
+    return _Ends(tokens, dropped, said)
 
 
 def _steps(
@@ -189,6 +184,7 @@ def _steps(
     books: Books,
 ) -> list[Step]:
     traces = [t for path in shelf.traces.values() for t in _rows(path, Trace, "id", wanted)]
+    found = ends.preflight
     judging: dict[str, list[Asked]] = {}
     for answer in _rows(shelf.judge, Trace, "problem_id", wanted):
         judging.setdefault(answer.problem_id, []).append(_asked(answer, books))
@@ -200,7 +196,8 @@ def _steps(
             decisions=() if chosen is None else decisions(ends.dropped.get(trace.id)),
             chosen=chosen,
             tokens=ends.tokens.get(trace.id),
-            too_long=trace.id in ends.too_long if chosen and ends.too_long is not None else None,
+            too_long=trace.id in found.too_long if chosen and found else None,
+            held_out=trace.id in found.held_out if chosen and found else None,
         )
         for trace in traces
         for chosen in [_chosen(trace.id, ends)]

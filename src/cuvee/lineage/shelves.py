@@ -82,7 +82,7 @@ def domain_shelf(run: Run, name: str) -> Shelf:
 
 def _benchmark_shelf(run: Run, name: str) -> Shelf:
     declared = run.recipe.evaluate.benchmarks[name]
-    models = ["base", *run.recipe.domains, "merged"]
+    models = ["base", *run.recipe.trained(), "merged"]
     return Shelf(
         kind="benchmark",
         name=name,

@@ -210,6 +210,8 @@ def _training(step: Step, way: Way) -> Text:
     told = f"chosen for the specialist {way.name}, {step.tokens:,} tokens"
     if step.too_long:
         told += "; training left it out: longer than train.max_tokens"
+    if step.held_out:
+        told += "; held out: training measured the loss on it and did not learn it"
     return _line("training set", told, style="green")
 
 

@@ -41,6 +41,8 @@ class Step:
     """Of the example, by the student's tokenizer."""
     too_long: bool | None
     """Whether training left the example out as too long; None where that is not known."""
+    held_out: bool | None
+    """Whether training kept it back, to measure the loss on it; None as for `too_long`."""
 
 
 @dataclasses.dataclass(frozen=True)

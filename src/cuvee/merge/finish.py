@@ -54,10 +54,9 @@ def finish(plan: Plan, folder: Path, rows: Sequence[TensorRow], hashes: Sequence
             shutil.copyfile(plan.tokenizer_from / name, folder / name)
     if plan.config.chat_template is not None:
         _write_template(folder, plan.config.chat_template)
-    if (plan.files_from / "generation_config.json").exists():
-        shutil.copyfile(
-            plan.files_from / "generation_config.json", folder / "generation_config.json"
-        )
+    for source in (plan.files_from, plan.tokenizer_from):  # what generation stops at are tokens
+        if (source / "generation_config.json").exists():
+            shutil.copyfile(source / "generation_config.json", folder / "generation_config.json")
     config = read_json(plan.files_from / "config.json")
     config = {key: value for key, value in config.items() if key != "torch_dtype"}
     text = json.dumps(config | {"dtype": plan.out_dtype}, indent=2, sort_keys=True)

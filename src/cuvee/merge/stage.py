@@ -59,6 +59,8 @@ def merge_config(run: Run, *, base: Path) -> MergeConfig:
         "merge_method": section.method,
         "models": [_model(run, domain, recipe) for domain in recipe.merge_order()],
         "base_model": str(base) if own_base else None,
+        # Where the base's own tokenizer or template breaks, they were trained with a mended one.
+        "tokenizer_source": str(run.specialist(recipe.merge_order()[0])) if own_base else None,
         "parameters": section.parameters or None,
         "out_dtype": section.out_dtype,
         "seed": recipe.seed,

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cuvee.errors import DataError
 from cuvee.models.pretokenizers import by_name, name_of
+from cuvee.models.rendering import adds_bos
 from cuvee.models.template import end_of_turn, render_prompt
 
 _KEYS = gguf.Keys.Tokenizer
@@ -62,7 +63,7 @@ def to_folder(metadata: Mapping[str, Any], folder: Path, *, context: int) -> Non
     """Write the tokenizer of a GGUF file's metadata as `tokenizer.json` and its config.
 
     `context` is the model's context in tokens. Raises DataError for what is not byte-level
-    BPE, and where the chat template ends turns with another token than the file's EOS.
+    BPE.
     """
     if metadata.get(_KEYS.MODEL) != "gpt2":
         raise DataError(
@@ -90,8 +91,6 @@ def to_folder(metadata: Mapping[str, Any], folder: Path, *, context: int) -> Non
         clean_up_tokenization_spaces=False,
         **{a: texts[metadata[key]] for key, a in _SPECIAL.items() if key in metadata},
     )
-    if saved.chat_template:
-        end_of_turn(saved)
     saved.save_pretrained(folder)
 
 
@@ -132,7 +131,7 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     The server takes a BOS that it will add off the rendered text, so the ids are the same as
     ours; where the template writes none, ours has none.
     """
-    bos = tokenizer.bos_token
-    if bos is None or tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+    if not adds_bos(tokenizer):
         return False
+    bos = str(tokenizer.bos_token)
     return not tokenizer.chat_template or render_prompt(tokenizer, "a").startswith(bos)

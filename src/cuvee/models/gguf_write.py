@@ -3,6 +3,9 @@
 llama, qwen2 and qwen3; F32, F16, BF16 and Q8_0. Vectors (norms, biases) stay float32. One
 tensor is in memory at a time. Not here: other quantisations (llama.cpp's own tools make
 them from an F16 or BF16 file).
+
+A chat template that breaks is exported mended (`cuvee.models.template.adapt`), and said so:
+a base is then served in the form in which its specialists were trained.
 """
 
 import json
@@ -30,7 +33,8 @@ from cuvee.models.gguf_layout import (
     tensor_name,
 )
 from cuvee.models.gguf_vocabulary import to_metadata
-from cuvee.progress import bar
+from cuvee.models.template import adapt
+from cuvee.progress import bar, say
 
 TYPES = {
     "F32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -45,8 +49,9 @@ def write_gguf(checkpoint: Path, out: Path, *, quantization: str) -> None:
     """Write the folder `checkpoint` as the file `out`, atomically; same folder, same bytes.
 
     Raises DataError, naming the folder, for what cannot be exported without changing the
-    model: an unknown architecture, tokenizer, position encoding or tensor; a shape or value
-    that the quantisation cannot hold. Raises OSError naming `out` where it cannot be written.
+    model: an unknown architecture, tokenizer, position encoding or tensor; a chat template
+    that cannot be mended; a shape or value that the quantisation cannot hold. Raises OSError
+    naming `out` where it cannot be written.
     """
     if quantization not in TYPES:
         raise DataError(f"quantization {quantization!r}: known are {', '.join(TYPES)}")
@@ -177,7 +182,10 @@ def _add_config(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None:
 
 def _add_tokenizer(writer: gguf.GGUFWriter, checkpoint: Path, *, rows: int) -> None:
     tokenizer_json = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
-    metadata = to_metadata(load_tokenizer(checkpoint), tokenizer_json, rows=rows)
+    tokenizer = load_tokenizer(checkpoint)
+    for change in adapt(tokenizer):
+        say(f"{checkpoint}: mended in the export: {change}")
+    metadata = to_metadata(tokenizer, tokenizer_json, rows=rows)
     for key, value in metadata.items():
         if isinstance(value, bool):
             writer.add_bool(key, value)

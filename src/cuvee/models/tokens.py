@@ -2,13 +2,15 @@
 
 An engine tokenises the rendered prompt by itself and then generates, so prompt and target
 are tokenised apart and joined. The template's text already holds the beginning-of-sequence
-token where the model wants one; none is added. Not here: packing, padding, dropping what is
-too long.
+token where the model wants one; none is added. Text that reads as a control token becomes
+that token, in training as in every engine's chat: `control_texts` finds it. Not here:
+packing, padding, dropping what is too long.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from cuvee.models.template import end_of_turn, render_prompt, target_text
@@ -33,10 +35,23 @@ def encode_example(
 
     Raises DataError as `render_prompt` and `end_of_turn` do.
     """
-    rendered = render_prompt(tokenizer, prompt)
-    before = text_ids(tokenizer, rendered)
-    target = _target_ids(tokenizer, rendered, reasoning, answer)
-    return Encoded(input_ids=before + target, labels=[IGNORED] * len(before) + target)
+    return encode_examples(tokenizer, [(prompt, reasoning, answer)])[0]
+
+
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[str, str, str]]
+) -> list[Encoded]:
+    """Return ids and labels of each (prompt, reasoning, answer), in their order.
+
+    A fast tokenizer shares them out over all cores. Their texts and ids are in memory
+    together: give it some hundreds at a time. Raises DataError as `encode_example` does.
+    """
+    prompts, targets = _texts(tokenizer, examples)
+    ids = [_batch_ids(tokenizer, texts) for texts in (prompts, targets)]
+    return [
+        Encoded(input_ids=before + target, labels=[IGNORED] * len(before) + target)
+        for before, target in zip(*ids, strict=True)
+    ]
 
 
 def count_targets(
@@ -47,19 +62,11 @@ def count_targets(
     Those of reasoning, answer, tags and end of turn. A fast tokenizer shares the examples out
     over all cores. Raises DataError as `encode_example` does.
     """
-    if not examples:
-        return []
-    end = end_of_turn(tokenizer)
-    targets = [
-        target_text(render_prompt(tokenizer, prompt), reasoning, answer) + end
-        for prompt, reasoning, answer in examples
-    ]
+    _, targets = _texts(tokenizer, examples)
     if not tokenizer.is_fast:
         return [len(text_ids(tokenizer, target)) for target in targets]
-    backend = tokenizer.backend_tokenizer  # its ids are never made into Python's, which would cost
-    backend.no_truncation()
-    backend.no_padding()
-    return [len(found) for found in backend.encode_batch_fast(targets, add_special_tokens=False)]
+    # Ids are never made into Python's, which would cost.
+    return [len(found) for found in _encodings(tokenizer, targets)]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -67,8 +74,42 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _target_ids(
-    tokenizer: PreTrainedTokenizerBase, rendered: str, reasoning: str, answer: str
-) -> list[int]:
-    target = target_text(rendered, reasoning, answer) + end_of_turn(tokenizer)
-    return text_ids(tokenizer, target)
+def control_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Return what in a message's or target's text is read as control tokens, as it appears.
+
+    Control tokens are the tokenizer's special ones: `<|im_end|>` in a question ends the
+    user's turn. Training and engines read it alike, so it is no difference between them, but
+    hardly ever what the text's author meant.
+    """
+    special = set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = [number for number in text_ids(tokenizer, text) if number in special]
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(found)]
+
+
+def _texts(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[str, str, str]]
+) -> tuple[list[str], list[str]]:
+    """Return rendered prompts, and the targets with the end of the turn."""
+    if not examples:
+        return [], []
+    end = end_of_turn(tokenizer)
+    prompts = [render_prompt(tokenizer, prompt) for prompt, _, _ in examples]
+    targets = [
+        target_text(rendered, reasoning, answer) + end
+        for rendered, (_, reasoning, answer) in zip(prompts, examples, strict=True)
+    ]
+    return prompts, targets
+
+
+def _batch_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    if not tokenizer.is_fast:
+        return [text_ids(tokenizer, text) for text in texts]
+    return [found.ids for found in _encodings(tokenizer, texts)]
+
+
+def _encodings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return list(backend.encode_batch_fast(texts, add_special_tokens=False))

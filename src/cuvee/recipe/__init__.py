@@ -6,13 +6,20 @@ nowhere else.
 
 from cuvee.recipe.domains import Domain, Select, Source
 from cuvee.recipe.evaluation import Benchmark, Evaluate, Release
-from cuvee.recipe.load import dump_recipe, load_recipe, parse_recipe, recipe_schema
-from cuvee.recipe.root import Budget, Recipe, Verify
+from cuvee.recipe.load import (
+    dump_recipe,
+    load_recipe,
+    load_train,
+    parse_recipe,
+    recipe_schema,
+)
+from cuvee.recipe.root import MIXTURE, Budget, Recipe, Verify
 from cuvee.recipe.serving import Sampling, Serve
 from cuvee.recipe.teachers import Prices, Scripted, Teacher
 from cuvee.recipe.training import Lora, Merge, Train
 
 __all__ = [
+    "MIXTURE",
     "Benchmark",
     "Budget",
     "Domain",
@@ -32,6 +39,7 @@ __all__ = [
     "Verify",
     "dump_recipe",
     "load_recipe",
+    "load_train",
     "parse_recipe",
     "recipe_schema",
 ]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from cuvee.errors import RecipeError
 from cuvee.recipe.root import Recipe
+from cuvee.recipe.training import Train
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -43,6 +44,25 @@ def parse_recipe(data: dict[str, Any], *, where: str) -> Recipe:
     except ValidationError as error:
         lines = [_explain(detail) for detail in error.errors()]
         raise RecipeError(f"{where}:\n  " + "\n  ".join(dict.fromkeys(lines))) from error
+
+
+def load_train(overrides: list[str]) -> Train:
+    """Return the section `train` alone: its defaults with `train.key=value` overrides applied.
+
+    For commands that work on files, without a recipe. Raises RecipeError for a key of another
+    section and for anything not allowed.
+    """
+    data: dict[str, Any] = {}
+    for override in overrides:
+        _apply(data, override)
+    if others := sorted(set(data) - {"train"}):
+        raise RecipeError(f"--set {others[0]}: without a recipe there is only train.KEY=VALUE")
+    try:
+        return Train.model_validate(data.get("train", {}))
+    except ValidationError as error:
+        details = [{**detail, "loc": ("train", *detail["loc"])} for detail in error.errors()]
+        lines = dict.fromkeys(_explain(detail) for detail in details)
+        raise RecipeError("--set:\n  " + "\n  ".join(lines)) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -12,7 +12,9 @@ from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-RESERVED = {"base", "merged", "export", "mixture", "benchmarks", "dropped", "sources", "traces"}
+MIXTURE = "mixture"
+"""The model of `baseline: mixture`, and its set of examples."""
+RESERVED = {"base", "merged", "export", MIXTURE, "benchmarks", "dropped", "sources", "traces"}
 """Names of files and models in the run folder that a domain may not take."""
 
 
@@ -101,6 +103,11 @@ class Recipe(Section):
                 raise ValueError(f"domain {domain}: no teacher answers it")
         if self.train.batch_size % self.train.micro_batch:
             raise ValueError("train.batch_size must be a multiple of train.micro_batch")
+        if self.baseline == MIXTURE and len(self.domains) == 1:
+            raise ValueError(
+                f"baseline: mixture needs two domains or more; of {[*self.domains]} alone it would "
+                "be the specialist over again: remove the key"
+            )
         return self
 
     @model_validator(mode="after")
@@ -163,6 +170,10 @@ class Recipe(Section):
             for teacher in self.teachers
             if teacher.may_answer(domain) and (not teacher.published or teacher.name in having)
         ]
+
+    def trained(self) -> list[str]:
+        """Return the models that are trained: a specialist a domain, then the mixture if any."""
+        return [*self.domains, *([MIXTURE] if self.baseline == MIXTURE else [])]
 
     def merge_order(self) -> list[str]:
         """Return the domains in the order their specialists are fused."""

@@ -37,7 +37,7 @@ def render_card(facts: Facts) -> str:
         result=wording.result,
         base_is_hub_id=is_hub_id(facts.recipe.base),
         traces_total=sum(f.traces for f in facts.funnels),
-        trained_total=sum(f.examples - f.untrained for f in facts.funnels),
+        trained_total=sum(f.trained for f in facts.funnels),
     )
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cuvee.lineage.preflight import Preflight
 from cuvee.recipe import Recipe
 from cuvee.records import Comparison, Score, Trace, Verdict
 
@@ -29,11 +30,18 @@ class Funnel:
     examples: int
     untrained: int
     """Examples that training left out because they are longer than `train.max_tokens`."""
+    held_out: int
+    """Examples that were not trained on but measured, by `train.held_out`."""
 
     @property
     def loaded(self) -> int:
         """Return how many problems the sources gave."""
         return self.problems + sum(self.problems_dropped.values())
+
+    @property
+    def trained(self) -> int:
+        """Return how many examples the specialist was trained on."""
+        return self.examples - self.untrained - self.held_out
 
     @property
     def judged(self) -> int:
@@ -57,7 +65,7 @@ class FaultCount:
     """Of them, those the verifier called correct."""
     dropped: int
     trained: int
-    """Of them, those that training read: examples but for the ones that were too long."""
+    """Of them, the examples that were trained on: neither too long nor held out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,7 @@ class TeacherCount:
 
 @dataclasses.dataclass(frozen=True)
 class TrainPoint:
-    """One line of a specialist's training log."""
+    """One line of a trained model's log."""
 
     step: int
     loss: float
@@ -92,6 +100,27 @@ class TrainPoint:
     """Read so far."""
     seconds: float
     """Of this step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPoint:
+    """One measurement of the loss on the held-out examples."""
+
+    step: int
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What one training said of itself."""
+
+    log: tuple[TrainPoint, ...]
+    """In order of steps, as the next."""
+    held_out: tuple[HeldOutPoint, ...]
+    """Empty where nothing was held out."""
+    preflight: Preflight
+    has_page: bool
+    """Whether `preflight.html` stands beside the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +182,8 @@ class Facts:
     teachers: tuple[TeacherCount, ...]
     lengths: Mapping[str, tuple[int, ...]]
     """Domain -> tokens of each example."""
-    training: Mapping[str, tuple[TrainPoint, ...]]
-    """Domain -> its specialist's log, in order of steps."""
+    training: Mapping[str, Training]
+    """Model -> its training: of the domains' specialists, then of the mixture if there is one."""
     adopted: tuple[Adopted, ...]
     samples: tuple[Sample, ...]
     tasks: tuple[TaskTime, ...]

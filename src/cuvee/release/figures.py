@@ -13,7 +13,7 @@ from markupsafe import Markup
 from cuvee.merge.diagnostics.heatmap import Cell
 from cuvee.merge.diagnostics.heatmap import heat_map as draw_heat_map
 from cuvee.records import Comparison, Score
-from cuvee.release.facts import Adopted, TrainPoint
+from cuvee.release.facts import Adopted, HeldOutPoint, TrainPoint
 from cuvee.release.wording import count, percent, points
 
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 240, 18, 6
@@ -107,20 +107,25 @@ def histogram(values: Sequence[int], *, window: tuple[int, int], unit: str) -> M
     return _plot(title, axes + Markup("").join(bars + marks))
 
 
-def loss_curve(log: Sequence[TrainPoint]) -> Markup:
-    """Return the loss over steps of a log with at least one finite loss."""
-    kept = [p for p in log if math.isfinite(p.loss)]
+def loss_curve(log: Sequence[TrainPoint], held_out: Sequence[HeldOutPoint] = ()) -> Markup:
+    """Return the loss over steps of a log with at least one finite loss.
+
+    The held-out loss is dashed, with a ring at each measurement; what is not finite is left out.
+    """
+    kept = [(p.step, p.loss) for p in log if math.isfinite(p.loss)]
     kept = kept[:: max(1, math.ceil(len(kept) / MAX_POINTS))]
-    steps = (kept[0].step, max(kept[-1].step, kept[0].step + 1))
-    top = max(max(p.loss for p in kept) * 1.05, 1e-6)
-    x, y = _across(*steps), _upward(top)
-    path = " ".join(f"{_n(x(p.step))},{_n(y(p.loss))}" for p in kept)
-    curve = Markup('<polyline class="curve" points="{}"/>').format(path)
-    last = Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(
-        _n(x(kept[-1].step)), _n(y(kept[-1].loss))
-    )
+    measured = [(p.step, p.loss) for p in held_out if math.isfinite(p.loss)]
+    steps, losses = zip(*kept, *measured, strict=True)
+    across, top = (min(steps), max(*steps, min(steps) + 1)), max(max(losses) * 1.05, 1e-6)
+    x, y = _across(*across), _upward(top)
     title = f"loss from {log[0].loss:.3f} at step {log[0].step} to {log[-1].loss:.3f}"
-    return _plot(title, _axes(steps, (0, top), x_label="step", y_label="loss") + curve + last)
+    curves = _curve([(x(step), y(loss)) for step, loss in kept], kind="curve")
+    curves += _circle(x(kept[-1][0]), y(kept[-1][1]), kind="dot")
+    if measured:
+        title += f"; held out from {measured[0][1]:.3f} to {measured[-1][1]:.3f}"
+        curves += _curve([(x(step), y(loss)) for step, loss in measured], kind="curve held")
+        curves += Markup("").join(_circle(x(s), y(loss), kind="ring") for s, loss in measured)
+    return _plot(title, _axes(across, (0, top), x_label="step", y_label="loss") + curves)
 
 
 def heat_map(cells: Sequence[Adopted], *, top: float) -> Markup:
@@ -178,6 +183,15 @@ def _span(start: float, end: float, *, kind: str = "interval") -> Markup:
     return Markup('<line class="{}" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
         kind, _n(start), _n(end), y=STRIP_HEIGHT // 2
     )
+
+
+def _curve(points: Sequence[tuple[float, float]], *, kind: str) -> Markup:
+    path = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
+
+
+def _circle(x: float, y: float, *, kind: str) -> Markup:
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="3"/>').format(kind, _n(x), _n(y))
 
 
 def _dot(x: float) -> Markup:

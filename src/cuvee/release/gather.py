@@ -8,6 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from cuvee.lineage.preflight import Preflight
 from cuvee.recipe import Teacher, dump_recipe
 from cuvee.records import (
     Comparison,
@@ -22,14 +23,7 @@ from cuvee.records import (
     read_rows,
 )
 from cuvee.release.facts import Facts, FaultCount, Funnel, Sample, TaskTime, TeacherCount
-from cuvee.release.logs import (
-    merge_statistics,
-    preflight,
-    read_adopted,
-    read_train_log,
-    read_untrained,
-    train_log,
-)
+from cuvee.release.logs import merge_statistics, read_adopted, read_training
 from cuvee.runfolder import STAGES, Run, read_manifest
 
 SCRIPTED = "scripted/"
@@ -51,10 +45,17 @@ class _Fate:
     reason: str | None
     tokens: int | None
     """Of its example; None where it did not become one."""
-    trained: bool
-    """Whether it is an example that training did not leave out as too long."""
+    too_long: bool
+    """Whether it is an example that training left out as too long."""
+    held_out: bool
+    """Whether it is an example that training only measured."""
     dropped: str | None
     """The reason it was dropped for."""
+
+    @property
+    def trained(self) -> bool:
+        """Return whether it was trained on."""
+        return self.tokens is not None and not self.too_long and not self.held_out
 
 
 def gather(run: Run) -> Facts:
@@ -63,7 +64,8 @@ def gather(run: Run) -> Facts:
     Raises DataError naming the file where one is missing or breaks its contract.
     """
     domains = list(run.recipe.domains)
-    fates = {domain: list(_fates(run, domain)) for domain in domains}
+    training = {model: read_training(run, model) for model in run.recipe.trained()}
+    fates = {d: list(_fates(run, d, training[d].preflight)) for d in domains}
     every = [fate for domain in domains for fate in fates[domain]]
     evaluated = bool(run.recipe.evaluate.benchmarks)
     return Facts(
@@ -78,7 +80,7 @@ def gather(run: Run) -> Facts:
             domain: tuple(f.tokens for f in fates[domain] if f.tokens is not None)
             for domain in domains
         },
-        training={domain: read_train_log(train_log(run, domain)) for domain in domains},
+        training=training,
         adopted=read_adopted(merge_statistics(run)),
         samples=tuple(s for domain in domains for s in _samples(run, domain, fates[domain])),
         tasks=_tasks(run),
@@ -86,11 +88,10 @@ def gather(run: Run) -> Facts:
     )
 
 
-def _fates(run: Run, domain: str) -> Iterator[_Fate]:
+def _fates(run: Run, domain: str, preflight: Preflight) -> Iterator[_Fate]:
     """Yield what became of each trace of a domain, teacher by teacher."""
     verdicts = {v.trace_id: (v.verdict, v.reason) for v in iter_rows(run.verdicts(domain), Verdict)}
     tokens = {e.id: e.tokens for e in iter_rows(run.examples(domain), Example)}
-    untrained = read_untrained(preflight(run, domain))
     dropped = {d.id: d.reason for d in _dropped_traces(run, domain)}
     for trace in _traces(run, domain):
         verdict, reason = verdicts.get(trace.id, (None, None))
@@ -104,7 +105,8 @@ def _fates(run: Run, domain: str) -> Iterator[_Fate]:
             verdict=verdict,
             reason=reason,
             tokens=tokens.get(trace.id),
-            trained=trace.id in tokens and trace.id not in untrained,
+            too_long=trace.id in tokens and trace.id in preflight.too_long,
+            held_out=trace.id in tokens and trace.id in preflight.held_out,
             dropped=dropped.get(trace.id),
         )
 
@@ -139,7 +141,8 @@ def _funnel(run: Run, domain: str, fates: Sequence[_Fate]) -> Funnel:
         verdicts={v: dict(reasons.most_common()) for v, reasons in verdicts.items()},
         dropped=_ordered(f.dropped for f in fates if f.dropped is not None),
         examples=sum(f.tokens is not None for f in fates),
-        untrained=sum(f.tokens is not None and not f.trained for f in fates),
+        untrained=sum(f.too_long for f in fates),
+        held_out=sum(f.held_out for f in fates),
     )
 
 

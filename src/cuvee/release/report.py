@@ -21,6 +21,7 @@ from rich.text import Text
 
 from cuvee import __version__
 from cuvee.merge.diagnostics.heatmap import module_label, module_order
+from cuvee.recipe import MIXTURE
 from cuvee.records import Comparison, Score
 from cuvee.release import figures, wording
 from cuvee.release.facts import Adopted, Facts, TaskTime
@@ -90,6 +91,7 @@ def render_report(facts: Facts) -> str:
         label=wording.model_label,
         result=wording.result,
         outcome=wording.outcome,
+        has_mixture=wording.has_mixture(facts.scores),
         figures=figures,
         module_label=module_label,
         reach=figures.reach(facts.comparisons),
@@ -102,7 +104,10 @@ def render_report(facts: Facts) -> str:
 
 
 def score_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Table:
-    """Return the scores as a table for a terminal of 80 columns, one section a benchmark."""
+    """Return the scores as a table for a terminal of 80 columns, one section a benchmark.
+
+    Below it, where there is a mixture, what the merged model is worth against it.
+    """
     title = "Scores in percent, with 95 % intervals"
     table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("benchmark")
@@ -122,6 +127,7 @@ def score_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> T
                 f"{_hundredths(score.no_answer, score)}/{_hundredths(score.not_checked, score)}",
                 end_section=place == len(rows) - 1,
             )
+    table.caption = _against_mixture(comparisons)
     return table
 
 
@@ -158,6 +164,15 @@ def _difference_cell(comparison: Comparison) -> Text:
     return Text(text, style=styles[wording.outcome(comparison)])
 
 
+def _against_mixture(comparisons: Sequence[Comparison]) -> Text | None:
+    """Return a line a benchmark: the merged model against the mixture; None without one."""
+    wanted = [c for c in comparisons if (c.model, c.against) == ("merged", MIXTURE)]
+    lines = [
+        Text(f"merged against mixture on {c.benchmark}: ") + _difference_cell(c) for c in wanted
+    ]
+    return Text("\n").join(lines) if lines else None
+
+
 def _by_benchmark(rows: Iterable[R]) -> dict[str, list[R]]:
     groups: dict[str, list[R]] = {}
     for row in rows:
@@ -173,7 +188,7 @@ def _colours(facts: Facts) -> dict[str, str]:
     """Return model -> CSS class of its colour."""
     places = enumerate(facts.recipe.domains)
     specialists = {domain: f"specialist{place % COLOURS}" for place, domain in places}
-    return {"base": "base", **specialists, "merged": "merged"}
+    return {"base": "base", **specialists, MIXTURE: "mixture", "merged": "merged"}
 
 
 def _fusions(adopted: Sequence[Adopted]) -> list[_Fusion]:

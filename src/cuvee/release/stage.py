@@ -16,7 +16,7 @@ from cuvee.lineage.data_card import render_data_card
 from cuvee.models.gguf_write import write_gguf
 from cuvee.release.card import render_card
 from cuvee.release.gather import gather
-from cuvee.release.logs import merge_statistics, preflight, train_log
+from cuvee.release.logs import merge_statistics, training_files
 from cuvee.release.report import render_report
 from cuvee.runfolder import Run, Task
 
@@ -51,7 +51,7 @@ def _card(run: Run) -> Task:
         return {"bytes": len(text.encode())}
 
     recipe = run.recipe.model_dump(mode="json")
-    parts = ("name", "base", "limit", "domains", "train", "merge", "evaluate")
+    parts = ("name", "base", "limit", "domains", "train", "baseline", "merge", "evaluate")
     teachers = ("name", "model", "terms", "domains")
     settings = {part: recipe[part] for part in parts}
     settings["teachers"] = [{key: t[key] for key in teachers} for t in recipe["teachers"]]
@@ -96,7 +96,8 @@ def _sources(run: Run) -> tuple[Path, ...]:
         paths += [run.problems(domain), run.dropped("problems", domain)]
         paths += [run.traces(domain, t.name) for t in run.recipe.teachers_of(domain)]
         paths += [run.verdicts(domain), run.examples(domain), run.dropped("select", domain)]
-        paths += [preflight(run, domain), train_log(run, domain)]
+    for model in run.recipe.trained():
+        paths += training_files(run, model)
     if run.recipe.evaluate.benchmarks:
         paths += [run.scores(), run.comparisons()]
     return (*paths, merge_statistics(run))

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from cuvee.recipe import MIXTURE
 from cuvee.records import Comparison, Score
 
 NBSP = "\u00a0"
@@ -52,8 +53,8 @@ def duration(seconds: float) -> str:
 
 
 def model_label(model: str) -> str:
-    """Return how people call a model of the run: `base`, `math specialist`, `merged`."""
-    return model if model in ("base", "merged") else f"{model} specialist"
+    """Return how people call a model: `base`, `math specialist`, `mixture`, `merged`."""
+    return model if model in ("base", MIXTURE, "merged") else f"{model} specialist"
 
 
 def result(score: Score) -> str:
@@ -80,10 +81,10 @@ def outcome(comparison: Comparison) -> Outcome:
 
 
 def headline(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> str:
-    """Return one or two sentences with numbers: did it work, and what the merge cost.
+    """Return some sentences with numbers: did it work, what the merge cost, was it worth it.
 
     The specialists are judged on the benchmarks of their own domain alone; the merged model
-    against the base, and against each benchmark's specialist.
+    against the base, against each benchmark's specialist, and against the mixture if any.
     """
     if not scores:
         return "No benchmark was evaluated: nothing is known about how well these models answer."
@@ -105,6 +106,14 @@ def headline(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> str:
             {benchmark: ("merged", specialist) for benchmark, specialist in own.items()},
         ),
     ]
+    if has_mixture(scores):
+        sentences.append(
+            _tally(
+                "The merged model, against the mixture (one model trained on all domains), is",
+                comparisons,
+                dict.fromkeys(own, ("merged", MIXTURE)),
+            )
+        )
     return " ".join(sentences)
 
 
@@ -116,11 +125,21 @@ def findings(scores: Sequence[Score], comparisons: Iterable[Comparison]) -> list
         c
         for c in comparisons
         if (c.model, c.against)
-        in {(own[c.benchmark], "base"), ("merged", "base"), ("merged", own[c.benchmark])}
+        in {
+            (own[c.benchmark], "base"),
+            ("merged", "base"),
+            ("merged", own[c.benchmark]),
+            ("merged", MIXTURE),
+        }
     ]
     rank = {name: place for place, name in enumerate(own)}
     wanted.sort(key=lambda c: (rank[c.benchmark], c.model == "merged", c.against != "base"))
     return [_finding(c, by_key) for c in wanted]
+
+
+def has_mixture(scores: Iterable[Score]) -> bool:
+    """Return whether the mixture, the baseline of the method, was evaluated."""
+    return any(score.model == MIXTURE for score in scores)
 
 
 def own_specialist(scores: Iterable[Score]) -> dict[str, str]:

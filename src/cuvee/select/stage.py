@@ -2,9 +2,10 @@
 
 Reads problems, traces and verdicts of a domain; writes `04_examples/DOMAIN.parquet`,
 `dropped/DOMAIN.parquet`, `funnel/DOMAIN.json` and, where problems without gold are voted on,
-`votes/DOMAIN.jsonl`. The texts of traces are read twice and never held: once to be judged, once
-to be written. Tokens are counted as the student will be trained, so with its tokenizer and
-template. Not here: how traces are judged (`cuvee.select.sift`).
+`votes/DOMAIN.jsonl`; with `baseline: mixture`, `mixture.parquet` as well. The texts of traces
+are read twice and never held: once to be judged, once to be written. Tokens are counted as the
+student will be trained, so with its tokenizer and template. Not here: how traces are judged
+(`cuvee.select.sift`).
 """
 
 import dataclasses
@@ -17,11 +18,12 @@ from typing import Any
 
 from cuvee.atomic import write_text
 from cuvee.errors import DataError
-from cuvee.models.checkpoint import load_tokenizer, resolve
+from cuvee.models.adapted import load_adapted
+from cuvee.models.checkpoint import resolve
 from cuvee.models.files import TOKENIZER_FILES
 from cuvee.models.tokens import count_targets
 from cuvee.progress import bar, console
-from cuvee.recipe import Select
+from cuvee.recipe import MIXTURE, Select
 from cuvee.records import (
     Dropped,
     Example,
@@ -36,13 +38,15 @@ from cuvee.runfolder import Run, Task
 from cuvee.select.choose import Candidate, Choice, choose
 from cuvee.select.difficulty import Tally
 from cuvee.select.funnel import Fate, count_funnel, funnel_file, funnel_table, write_funnel
+from cuvee.select.mixture import mixture_task
 from cuvee.select.sift import Asked, Judged, Student, judged, sift
 from cuvee.select.vote import Vote, hold_votes, judge_by_votes
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return one task a domain; nothing is opened."""
-    return [_task(run, name) for name in run.recipe.domains]
+    """Return one task a domain, and the mixture's where there is one; nothing is opened."""
+    mixed = [mixture_task(run)] if run.recipe.baseline == MIXTURE else []
+    return [*(_task(run, name) for name in run.recipe.domains), *mixed]
 
 
 def votes_file(run: Run, domain: str) -> Path:
@@ -227,7 +231,7 @@ def load_student(base: str) -> Student:
     Raises RecipeError or DataError where the base cannot be resolved or has no usable
     tokenizer or chat template.
     """
-    tokenizer = load_tokenizer(resolve(base, weights=False))
+    tokenizer = load_adapted(resolve(base, weights=False))
 
     def count(examples: Sequence[tuple[str, str, str]]) -> list[int]:
         return count_targets(tokenizer, examples)

@@ -22,7 +22,7 @@ from typing import Any
 
 from cuvee.atomic import remove
 from cuvee.errors import DataError, RecipeError, TeacherError
-from cuvee.progress import live, warn
+from cuvee.progress import bar, live, warn
 from cuvee.recipe import Teacher
 from cuvee.records import Trace, count_rows, iter_rows, iter_values, write_rows
 from cuvee.runfolder import Run, Task
@@ -38,6 +38,8 @@ from cuvee.teach.client import (
 from cuvee.teach.costs import Costs, lines, table
 from cuvee.teach.endpoints import check_url, find_teacher
 from cuvee.teach.ledger import Ledger
+from cuvee.teach.ledger.carry import count_rows as count_answers
+from cuvee.teach.ledger.carry import import_answers
 from cuvee.teach.reach import Opener, Reachable, one_at_a_time, reach
 
 INDIFFERENT: Mapping[str, Any] = {
@@ -122,6 +124,7 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
 
 def _open_desk(run: Run, resources: ExitStack, opened: Opener) -> Desk:
     """Open the ledger and show the cost table, until `resources` ends."""
+    _take_in_answers(run)
     ledger = resources.enter_context(Ledger.open(run.recipe.ledger))
     account = run.account()
     names = [teacher.name for teacher in run.recipe.teachers]
@@ -136,6 +139,22 @@ def _open_desk(run: Run, resources: ExitStack, opened: Opener) -> Desk:
         return models[teacher.name]
 
     return Desk(Books(ledger, account, run.recipe.budget), costs, found, opened)
+
+
+def _take_in_answers(run: Run) -> None:
+    """Add the answers of the recipe's exports to the ledger; what it holds already stays.
+
+    Raises DataError where a file is no export, or holds answers that are not sound.
+    """
+    for name in run.recipe.answers:
+        file = Path(name).expanduser()
+        with bar(f"answers of {file.name}", total=count_answers(file), unit="answers") as tick:
+            done = import_answers(Path(run.recipe.ledger).expanduser(), file, tick=tick)
+        if done.refused:
+            raise DataError(
+                f"answers: {file}: {done.refused.total()} rows are no sound answers; the first: "
+                f"{done.details[0]}"
+            )
 
 
 def _copy_task(run: Run, teacher: Teacher, domain: str) -> Task:

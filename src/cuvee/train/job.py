@@ -1,8 +1,9 @@
 """One specialist's training as a file: what the training process is told, and where it works.
 
-The work folder holds `job.json`, `checkpoints/`, `train_log.jsonl` and, at the end, `model/`:
-the specialist. It outlives a killed run, so that training goes on from the last checkpoint;
-`prepare` removes it where it belongs to other data or other settings.
+The work folder holds `job.json`, `preflight/`, `checkpoints/`, `train_log.jsonl`,
+`held_out.jsonl` and, at the end, `model/`: the specialist. It outlives a killed run, so that
+training goes on from the last checkpoint; `prepare` removes it where it belongs to other data
+or other settings. Not here: how it is trained (`cuvee.train.sft`).
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from cuvee.atomic import remove, write_text
 from cuvee.errors import TrainError
 from cuvee.models.checkpoint import identity
 from cuvee.recipe import Train
+from cuvee.recipe.training import Launcher
 from cuvee.records import content_hash
 from cuvee.runfolder import hash_path
 
@@ -32,9 +34,24 @@ class Job:
     seed: int
 
     @property
+    def name(self) -> str:
+        """Return the name of the specialist, for people."""
+        return self.folder.name.removeprefix(".").removesuffix(".partial")
+
+    @property
     def model(self) -> Path:
         """Return where the finished specialist appears."""
         return self.folder / "model"
+
+    @property
+    def preflight(self) -> Path:
+        """Return the folder of the rows as they are trained, and what was found in them."""
+        return self.folder / "preflight"
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the specialist is whole: its summary is written last."""
+        return (self.model / "train_summary.json").is_file()
 
     @property
     def checkpoints(self) -> Path:
@@ -46,28 +63,54 @@ class Job:
         """Return the file with one JSON line an optimizer step."""
         return self.folder / "train_log.jsonl"
 
+    @property
+    def held_out_log(self) -> Path:
+        """Return the file with one JSON line a measurement of the held-out loss."""
+        return self.folder / "held_out.jsonl"
+
+
+NOT_IN_THE_WEIGHTS = frozenset(
+    {"save_every", "keep_checkpoints", "report_to", "launcher", "max_spike", "held_out_every"}
+)
+"""Keys of `train:` that change where, how watched or how safely is trained, but no weight.
+
+`held_out_every` does where `best_checkpoint` chooses among what it measured.
+"""
+_LATER = ("decay_to", "weights", "kernels", "held_out", "best_checkpoint")
+"""Keys younger than the first runs: they count only where they differ from their default."""
+
 
 def settings(train: Train, seed: int) -> dict[str, Any]:
-    """Return the part of the recipe that decides the weights, as JSON values.
-
-    How often checkpoints are written is left out: it changes nothing.
-    """
-    return {"train": train.model_dump(mode="json", exclude={"save_every"}), "seed": seed}
+    """Return the part of the recipe that decides the weights, as JSON values."""
+    said = train.model_dump(mode="json", exclude=set(NOT_IN_THE_WEIGHTS))
+    if train.best_checkpoint:
+        said["held_out_every"] = train.held_out_every
+    default = Train()
+    for name in _LATER:
+        if getattr(train, name) == getattr(default, name):
+            del said[name]
+    return {"train": said, "seed": seed}
 
 
 def prepare(job: Job) -> Path:
     """Make the job's folder ready and return its `job.json`.
 
     Checkpoints in it stay where they come from the same base, examples and settings; else
-    the folder is emptied. Raises DataError where the base is no checkpoint.
+    the folder is emptied. Raises DataError where the base is no checkpoint, TrainError where
+    it is a LoRA adapter, or where checkpoints are of another launcher.
     """
+    _check_base(job.base)
     fingerprint = content_hash(
         identity(job.base), hash_path(job.examples), settings(job.train, job.seed)
     )
     file = job.folder / "job.json"
-    if _fingerprint(file) != fingerprint:
+    before = _read(file)
+    if before.get("fingerprint") != fingerprint:
         remove(job.folder)
-    remove(job.model)  # half written, if it is there: a finished one is moved away at once
+    elif not job.finished:  # a finished one may come from another launcher
+        _check_launcher(job, before)
+    if not job.finished:
+        remove(job.model)  # half written, if it is there
     said = {
         "base": str(job.base.absolute()),
         "examples": str(job.examples.absolute()),
@@ -77,6 +120,34 @@ def prepare(job: Job) -> Path:
     }
     write_text(file, json.dumps(said, indent=1) + "\n")
     return file
+
+
+def _check_base(base: Path) -> None:
+    adapter = base / "adapter_config.json"
+    if adapter.is_file():
+        of = _read(adapter).get("base_model_name_or_path") or "another model"
+        raise TrainError(
+            f"{base} is a LoRA adapter of {of} ({adapter.name} says so), not a model: a "
+            f"specialist starts from whole weights. Set `base` to {of}, or merge the adapter "
+            "into it first (peft: merge_and_unload, save_pretrained) and name that folder"
+        )
+
+
+def _check_launcher(job: Job, before: dict[str, Any]) -> None:
+    """Raise TrainError where checkpoints have the layout of another launcher."""
+    was = Train.model_validate(before["train"]).launcher
+    now = job.train.launcher
+    if _layout(was) != _layout(now) and job.checkpoints.is_dir():
+        raise TrainError(
+            f"{job.checkpoints} was written with {_layout(was)}, but train.launcher now says "
+            f"{_layout(now)}, which cannot go on from it: set it back, or remove {job.folder} "
+            "to begin anew"
+        )
+
+
+def _layout(launcher: Launcher) -> str:
+    processes = launcher.nodes * (launcher.gpus or 1)
+    return "one process" if processes == 1 else f"{processes} processes and {launcher.strategy}"
 
 
 def read_job(file: Path) -> Job:
@@ -97,9 +168,10 @@ def read_job(file: Path) -> Job:
         raise TrainError(f"{file}: not a readable training job: {error!r}") from error
 
 
-def _fingerprint(file: Path) -> str | None:
+def _read(file: Path) -> dict[str, Any]:
+    """Return a JSON file's mapping; an empty one where there is none to read."""
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return said.get("fingerprint") if isinstance(said, dict) else None
+        return {}
+    return said if isinstance(said, dict) else {}

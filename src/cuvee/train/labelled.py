@@ -3,7 +3,7 @@
 TRL's fused head scores every position on a CPU and multiplies the head's gradients in
 float32; its Triton kernels, which do better and never hold the logits, want a GPU. Here the
 head runs on the positions that have a label and on no others. Same loss, same gradients up
-to rounding. Not here: GPUs, where TRL's own loss stays.
+to rounding. Not here: GPUs, where TRL's own loss stays; what is held out (`held_out`).
 """
 
 import functools
@@ -35,7 +35,7 @@ def labelled_loss(
     model: torch.nn.Module,
     inputs: dict[str, Any],
     *,
-    num_items_in_batch: torch.Tensor | int | None = None,
+    num_items_in_batch: torch.Tensor | float | None = None,
     processes: int = 1,
 ) -> torch.Tensor:
     """Return the cross-entropy of the labels, summed and divided by the items of the step.

@@ -1,13 +1,12 @@
-"""The finished specialist on disk: weights in float32, everything else as in the base.
+"""The finished specialist on disk: weights in float32, everything else as it was trained.
 
-Tokenizer, chat template and generation settings are the base's own bytes, so that what was
-trained is what is served. The weights stay in float32, for what a small update changed is
-mostly lost in bfloat16, and a merge asks exactly for what changed; the merge rounds once,
-at its end. Not here: training.
+Tokenizer, chat template and generation settings are the base's, mended where they break
+(`cuvee.models.adapted`), so that what was trained is what is served. The weights stay in
+float32, for what a small update changed is mostly lost in bfloat16, and a merge asks exactly
+for what changed; the merge rounds once, at its end. Not here: training.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,24 @@ from transformers import PreTrainedModel
 
 from cuvee.atomic import write_text
 from cuvee.errors import TrainError
-from cuvee.models.checkpoint import CONFIG_FILES, TOKENIZER_FILES, weight_files
+from cuvee.models.adapted import copy_adapted
+from cuvee.models.checkpoint import weight_files
 
 
 def save_specialist(model: PreTrainedModel, *, base: Path, out: Path) -> dict[str, float]:
     """Write a model as a checkpoint folder; return the shares of its weights that moved.
 
+    Its `config.json` says the dtype that the model has: float32 but for `train.weights: bf16`.
+
     `moved`: of all weights, in [0, 1], those that differ from the base's. `moved_bfloat16`:
     those that still differ once both are rounded to bfloat16. Raises OSError (disk full).
     """
     model.save_pretrained(out)
-    for name in (*CONFIG_FILES, *TOKENIZER_FILES):
-        (out / name).unlink(missing_ok=True)  # the library's rewriting of them
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    copy_adapted(base, out)  # in place of the library's rewriting of them
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    dtype = str(model.dtype).removeprefix("torch.")
     config.pop("torch_dtype", None)  # the old name of `dtype`
-    write_text(out / "config.json", json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    write_text(out / "config.json", json.dumps(config | {"dtype": dtype}, indent=2) + "\n")
     return moved_shares(base, out)
 
 

@@ -1,46 +1,63 @@
 """The training process: `python -m cuvee.train.sft JOB.json` makes one specialist.
 
-Files in: a job (`cuvee.train.job`). Files out, in its folder: `model/` with the specialist,
-a plain float32 checkpoint, and beside the weights `preflight.json`, `train_log.jsonl` and
-`train_summary.json`. Stdout carries JSON lines for the parent (`cuvee.train.launch`);
-whatever else is printed goes to stderr. Not here: starting it, and the run folder.
+Files in: a job (`cuvee.train.job`). Files out, in its folder: `preflight/`, and `model/` with
+the specialist, a plain checkpoint, and beside the weights `preflight.json`, `preflight.html`,
+`train_log.jsonl`, `held_out.jsonl` and, last of all, `train_summary.json`. Stdout carries
+JSON lines for the parent (`cuvee.train.launch`); whatever else is printed goes to stderr. One
+of several processes that train together does its part and is silent but for errors. Not
+here: starting it, the run folder, what is watched meanwhile (`watch`, `guard`, `isolation`).
 """
 
-import dataclasses
 import json
 import os
-import platform
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-from peft import LoraConfig
+from accelerate.utils import gather_object
+from peft import PeftConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedModel,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from cuvee.errors import CuveeError, TrainError
-from cuvee.models.checkpoint import load_tokenizer
-from cuvee.models.tokens import Encoded
-from cuvee.recipe import Lora, Train
-from cuvee.records import Example, read_rows
+from cuvee.train.arguments import (
+    arguments,
+    check_machine,
+    lora_config,
+    model_options,
+    on_cpu,
+    precision,
+)
+from cuvee.train.guard import Guard, Step
+from cuvee.train.held_out import all_tokens, watch_losses
+from cuvee.train.isolation import Isolation
 from cuvee.train.job import Job, read_job
+from cuvee.train.kernels import Kernels
 from cuvee.train.labelled import train_on_labelled
-from cuvee.train.preflight import PACKING, Findings, dataset, preflight
+from cuvee.train.preflight import Findings
+from cuvee.train.rows import Rows, checked_rows, tokens_file
 from cuvee.train.save import save_specialist, write_json
-from cuvee.train.watch import Watch, complete_checkpoint, read_log
+from cuvee.train.shared import Ranks, connect, share_out, whole
+from cuvee.train.watch import (
+    Plan,
+    Watch,
+    best_step,
+    complete_checkpoint,
+    forget_after,
+    read_log,
+)
 
-KEPT_CHECKPOINTS = 2
-"""The newest, and the one before it for a kill while the newest is written."""
+MEASUREMENTS = 10
+"""Held-out losses in a training, about, where the recipe does not say how often."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     except (CuveeError, OSError, SafetensorError) as error:
         _tell(parent, {"error": str(error), "kind": type(error).__name__})
         return 1
-    _tell(parent, {"summary": summary})
+    if summary:
+        _tell(parent, {"summary": summary})
     return 0
 
 
@@ -59,125 +77,63 @@ def run(job: Job, parent: TextIO) -> dict[str, Any]:
     """Make the specialist of a job, going on from its last complete checkpoint.
 
     Progress goes to `parent` as JSON lines. Returns the summary that is also written beside
-    the weights. Raises TrainError where training cannot start or go on.
+    the weights; an empty one in every process but the first. Raises TrainError where training
+    cannot start or go on.
     """
-    tokenizer = load_tokenizer(job.base)
-    rows, findings = preflight(
-        read_rows(job.examples, Example),
-        tokenizer,
-        train=job.train,
-        vocabulary=_vocabulary(job),
-        processes=_processes(),
-    )
-    write_json(job.folder / "preflight.json", dataclasses.asdict(findings))
-    set_seed(job.seed)  # before the trainer: it draws LoRA's first weights when it is made
-    trainer = _trainer(job, _load(job), tokenizer, rows)
-    _check_rows_kept(trainer, findings, job)
-    checkpoint = complete_checkpoint(job.checkpoints)
-    done = _step_of(checkpoint)
-    _tell(parent, {"steps": findings.steps, "done": done})
-    trainer.add_callback(Watch(job.log, after=done, tell=lambda line: _tell(parent, line)))
+    ranks = connect(job.train)
+    check_machine(job.train, ranks)
+    rows = checked_rows(job, ranks)
+    with ranks.first():
+        checkpoint = complete_checkpoint(job.checkpoints)
+        done = _step_of(checkpoint)
+        forget_after(job.log, done)
+        forget_after(job.held_out_log, done or -1)  # the base is measured again as well
+    trainer = _trainer(job, rows, ranks=ranks, begun=done > 0)
+    speak = parent if ranks.index == 0 else None
+    _tell(speak, {"steps": rows.findings.steps, "done": done})
+    _watch(trainer, job, rows, ranks=ranks, parent=speak)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _finish(job, trainer, findings)
-
-
-def _vocabulary(job: Job) -> int:
-    """Return the number of token ids the base knows, from its configuration alone."""
-    config = AutoConfig.from_pretrained(job.base, local_files_only=True).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and job.train.max_tokens > limit:
-        raise TrainError(
-            f"train.max_tokens = {job.train.max_tokens}, but {job.base} was made for {limit} "
-            f"positions: set train.max_tokens to at most {limit}"
-        )
-    return int(config.vocab_size)
+    return _finish(job, trainer, rows.findings, ranks=ranks)
 
 
 def _load(job: Job) -> PreTrainedModel:
-    """Return the base in float32: the master weights that small updates are not lost in."""
+    """Return the base, in the type of the master weights."""
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            job.base, dtype=torch.float32, local_files_only=True
+            job.base, **model_options(job.train)
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise TrainError(f"{job.base}: its weights cannot be loaded: {error}") from error
     # A base's odd sampling defaults must not fail each save; its file is copied at the end.
     model.generation_config = GenerationConfig()
     return model
 
 
-def _trainer(
-    job: Job, model: PreTrainedModel, tokenizer: Any, rows: Sequence[Encoded]
-) -> SFTTrainer:
+def _trainer(job: Job, rows: Rows, *, ranks: Ranks, begun: bool) -> SFTTrainer:
+    settings = arguments(job, ranks, begun=begun)
+    set_seed(job.seed)  # before the trainer: it draws LoRA's first weights when it is made
     trainer = SFTTrainer(
-        model=model,
-        args=_config(job),
-        train_dataset=dataset(rows),
-        processing_class=tokenizer,
-        peft_config=_lora(job.train.lora) if job.train.lora else None,
+        model=_load(job),
+        args=settings,
+        train_dataset=rows.train,
+        eval_dataset=rows.held_out,
+        processing_class=rows.tokenizer,
+        peft_config=_adapter(job),
     )
     trainer.remove_callback(PrinterCallback)
-    if trainer.args.use_cpu:
-        train_on_labelled(trainer)
+    _check_rows_kept(trainer, rows.findings, job)
+    share_out(trainer, ranks)
     return trainer
 
 
-def _config(job: Job) -> SFTConfig:
-    train, processes = job.train, _processes()
-    if train.batch_size % (train.micro_batch * processes):
-        raise TrainError(
-            f"train.batch_size = {train.batch_size} is no multiple of train.micro_batch "
-            f"({train.micro_batch}) times {processes} processes"
-        )
-    try:
-        return SFTConfig(
-            output_dir=str(job.checkpoints),
-            seed=job.seed,
-            data_seed=job.seed,
-            max_length=train.max_tokens,
-            packing=train.packing,
-            packing_strategy=PACKING,
-            num_train_epochs=train.epochs,
-            per_device_train_batch_size=train.micro_batch,
-            gradient_accumulation_steps=train.batch_size // (train.micro_batch * processes),
-            learning_rate=train.learning_rate,
-            lr_scheduler_type=train.scheduler,
-            warmup_steps=train.warmup,  # below 1 it is a share of the steps
-            weight_decay=train.weight_decay,
-            adam_beta1=0.9,
-            adam_beta2=train.adam_beta2,
-            max_grad_norm=train.max_grad_norm,
-            gradient_checkpointing=train.gradient_checkpointing,
-            bf16=precision(train) == "bf16",  # autocast: the weights stay in float32
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=torch.cuda.is_available(),
-            save_strategy="steps",
-            save_steps=train.save_every,
-            save_total_limit=KEPT_CHECKPOINTS,
-            logging_steps=1,
-            logging_nan_inf_filter=False,  # else a loss of NaN is logged as the mean before it
-            include_num_input_tokens_seen="all",
-            report_to="none",
-            disable_tqdm=True,
-        )
-    except ValueError as error:
-        raise TrainError(f"this machine cannot train with these settings: {error}") from error
-
-
-def _lora(lora: Lora) -> LoraConfig:
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+def _adapter(job: Job) -> PeftConfig | None:
+    return lora_config(job.train.lora) if job.train.lora else None
 
 
 def _check_rows_kept(trainer: SFTTrainer, findings: Findings, job: Job) -> None:
     """Raise TrainError where TRL would not train exactly the tokens the preflight saw."""
     prepared = trainer.train_dataset
-    tokens = sum(len(ids) for ids in prepared["input_ids"])
+    tokens = all_tokens(prepared)
     if (len(prepared), tokens) != (findings.rows, findings.tokens):
         raise TrainError(
             f"TRL prepared {len(prepared)} rows of {tokens} tokens from {job.examples}, the "
@@ -186,11 +142,63 @@ def _check_rows_kept(trainer: SFTTrainer, findings: Findings, job: Job) -> None:
         )
 
 
-def _finish(job: Job, trainer: SFTTrainer, findings: Findings) -> dict[str, Any]:
+def _watch(
+    trainer: SFTTrainer, job: Job, rows: Rows, *, ranks: Ranks, parent: TextIO | None
+) -> None:
+    """Let the trainer compute its losses as we do, and let all that watches watch it."""
+    if on_cpu(job.train):
+        train_on_labelled(trainer)
+    step = Step()
+    held_out_tokens = watch_losses(trainer, step, processes=ranks.count)
+    guard = Guard(
+        step,
+        max_spike=job.train.max_spike,
+        before=[line["loss"] for line in read_log(job.log)],
+        tokens_file=tokens_file(job),
+        report=job.folder / "broken_step.json",
+        gather=gather_object if ranks.count > 1 else list,
+    )
+    watch = Watch(
+        _plan(job, rows),
+        log=job.log,
+        held_out=job.held_out_log,
+        held_out_tokens=held_out_tokens,
+        tell=lambda line: _tell(parent, line),
+        wait=ranks.wait,
+    )
+    trainer.add_callback(guard)  # before the line is written: a broken step is not done
+    trainer.add_callback(watch)
+    if job.train.kernels:
+        trainer.add_callback(Kernels(trainer))
+    if job.train.packing:
+        vocabulary = trainer.model.config.get_text_config().vocab_size
+        trainer.add_callback(Isolation(trainer, vocabulary=vocabulary))
+
+
+def _plan(job: Job, rows: Rows) -> Plan:
+    train, steps = job.train, rows.findings.steps
+    every = train.held_out_every or max(1, steps // MEASUREMENTS)
+    return Plan(
+        steps=steps,
+        save_every=train.save_every,
+        keep=train.keep_checkpoints,
+        measure_every=every if rows.held_out is not None else None,
+        best=train.best_checkpoint,
+    )
+
+
+def _finish(job: Job, trainer: SFTTrainer, findings: Findings, *, ranks: Ranks) -> dict[str, Any]:
+    held_out = read_log(job.held_out_log)
+    best = best_step(held_out)
+    if job.train.best_checkpoint and best != findings.steps:
+        trainer.state.best_model_checkpoint = str(job.checkpoints / f"checkpoint-{best}")
+        trainer._load_best_model()
+    model = whole(trainer, fresh=lambda: _fresh(job))
+    if model is None:
+        return {}
     log = read_log(job.log)
     if not log or log[-1]["step"] != findings.steps:
         raise TrainError(f"{job.log}: training ended before step {findings.steps}")
-    model = trainer.accelerator.unwrap_model(trainer.model)
     if job.train.lora is not None:
         model = model.merge_and_unload()  # a specialist is always a plain checkpoint
     moved = save_specialist(model, base=job.base, out=job.model)
@@ -200,34 +208,47 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings) -> dict[str, Any]
             "learning rate 0; lower it, or train on more examples or epochs"
         )
     summary = {
-        "examples": findings.kept,
+        "examples": findings.kept - findings.held_out,
+        "held_out": findings.held_out,
         "dropped_too_long": len(findings.dropped_too_long),
         "steps": findings.steps,
         "precision": precision(job.train),
+        "weights": job.train.weights,
+        "attention": trainer.model.config._attn_implementation,
         "tokens": log[-1]["tokens"],
         "final_loss": log[-1]["loss"],
+        **_held_out_summary(job, held_out),
         "seconds": round(sum(line["seconds"] for line in log), 1),
         **moved,
+        "moved_share": moved["moved"],
     }
-    write_json(job.model / "preflight.json", dataclasses.asdict(findings))
+    for file in (job.log, job.held_out_log, *job.preflight.glob("preflight.*")):
+        if file.is_file():
+            shutil.copyfile(file, job.model / file.name)
     write_json(job.model / "train_summary.json", summary)
-    (job.model / "train_log.jsonl").write_bytes(job.log.read_bytes())
     return summary
 
 
-def precision(train: Train) -> str:
-    """Return `bf16` or `fp32`: what products are computed in on this machine."""
-    if train.precision != "auto":
-        return train.precision
-    # Known to be slow: an x86 CPU without bfloat16 arithmetic, where it is emulated.
-    on_gpu, on_x86 = torch.cuda.is_available(), platform.machine() == "x86_64"
-    slow = on_x86 and not on_gpu and not torch.cpu._is_avx512_bf16_supported()
-    return "fp32" if slow else "bf16"
+def _held_out_summary(job: Job, held_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the held-out losses in short; all None where nothing was held out.
+
+    `saved_step` is the step whose weights the specialist has.
+    """
+    losses = {line["step"]: line["loss"] for line in held_out}
+    best = best_step(held_out)
+    return {
+        "held_out_loss_before": losses.get(0),
+        "held_out_loss": held_out[-1]["loss"] if held_out else None,
+        "best_step": best,
+        "best_held_out_loss": losses.get(best) if best is not None else None,
+        "best_checkpoint_taken": job.train.best_checkpoint,
+    }
 
 
-def _processes() -> int:
-    """Return how many processes train together, as torchrun says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _fresh(job: Job) -> PreTrainedModel:
+    model = _load(job)
+    adapter = _adapter(job)
+    return get_peft_model(model, adapter) if adapter else model
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -241,8 +262,8 @@ def _speak_on_stdout() -> TextIO:
     return parent
 
 
-def _tell(parent: TextIO, line: Mapping[str, Any]) -> None:
-    if os.environ.get("RANK", "0") == "0":
+def _tell(parent: TextIO | None, line: Mapping[str, Any]) -> None:
+    if parent is not None:
         parent.write(json.dumps(dict(line)) + "\n")
         parent.flush()
 

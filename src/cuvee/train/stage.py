@@ -1,7 +1,8 @@
 """The train stage: examples of each domain in, one specialist a domain out.
 
-Reads `Run.examples(domain)` and the base; writes the folder `Run.specialist(domain)`. A
-training that fails keeps its work folder beside it, `.DOMAIN.partial`, to go on from.
+Reads `Run.examples(NAME)` and the base; writes the folder `Run.specialist(NAME)`. With
+`baseline: mixture` one more model is made just so, from the examples of all domains. A
+training that fails keeps its work folder beside it, `.NAME.partial`, to go on from.
 """
 
 from collections.abc import Mapping
@@ -17,37 +18,41 @@ from cuvee.train.launch import train
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return one task a domain. The base is resolved now: its files are an input."""
+    """Return one task a model. The base is resolved now: its files are an input."""
     base = resolve(run.recipe.base)
-    return [_task(run, domain, base) for domain in run.recipe.domains]
+    return [_task(run, name, base) for name in run.recipe.trained()]
 
 
-def _task(run: Run, domain: str, base: Path) -> Task:
-    recipe = run.recipe
+def job(run: Run, name: str, *, base: Path) -> Job:
+    """Return what makes one of `Recipe.trained()`: all with the same hyper-parameters.
 
-    def work() -> Mapping[str, Any]:
-        return _make(run, domain, base)
-
-    return Task(
-        stage="train",
-        name=domain,
-        inputs=(run.examples(domain), base),
-        outputs=(run.specialist(domain),),
-        settings={**settings(recipe.train, recipe.seed), "base": recipe.base},
-        work=work,
-    )
-
-
-def _make(run: Run, domain: str, base: Path) -> Mapping[str, Any]:
-    out = run.specialist(domain)
-    job = Job(
+    `base` is the folder of the recipe's base.
+    """
+    out = run.specialist(name)
+    return Job(
         base=base,
-        examples=run.examples(domain),
-        folder=out.with_name(f".{domain}.partial"),  # a domain's name cannot begin with a dot
+        examples=run.examples(name),
+        folder=out.with_name(f".{name}.partial"),  # a domain's name cannot begin with a dot
         train=run.recipe.train,
         seed=run.recipe.seed,
     )
-    counts = train(job, name=f"train {domain}", log=run.engines() / f"train-{domain}.log")
-    job.model.rename(out)
-    remove(job.folder)
+
+
+def _task(run: Run, name: str, base: Path) -> Task:
+    recipe = run.recipe
+    return Task(
+        stage="train",
+        name=name,
+        inputs=(run.examples(name), base),
+        outputs=(run.specialist(name),),
+        settings={**settings(recipe.train, recipe.seed), "base": recipe.base},
+        work=lambda: _make(run, name, base),
+    )
+
+
+def _make(run: Run, name: str, base: Path) -> Mapping[str, Any]:
+    made = job(run, name, base=base)
+    counts = train(made, name=f"train {name}", log=run.engines() / f"train-{name}.log")
+    made.model.rename(run.specialist(name))
+    remove(made.folder)
     return counts
