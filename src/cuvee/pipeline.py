@@ -73,8 +73,10 @@ def run_stages(recipe: Recipe, path: Path, stages: Sequence[str]) -> Outcome:
         from cuvee.merge.stage import merge_config
 
         merge_config(run, base=Path(recipe.base))
-    if "train" in stages:
-        check_launcher(recipe.train)
+    if "train" in stages:  # and what its processes could never do together
+        from cuvee.train.accelerate_config import check
+
+        check(recipe.train)
     with hold(run.path), log_to(run.path / "log.txt"):
         _end_stale_engines(run)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))

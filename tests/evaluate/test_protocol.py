@@ -26,7 +26,7 @@ def recipe(*, baseline: str | None = None, **evaluate: Any) -> Recipe:
 
 
 HELD = {"problems": {"source": "generator:arithmetic", "count": 4}, "domain": "math", "samples": 2}
-FITTING = {"sampling": {"max_tokens": 100}, "serve": {"context": 512}}
+FITTING: dict[str, Any] = {"sampling": {"max_tokens": 100}, "serve": {"context": 512}}
 
 
 def test_models_and_pairs_are_those_of_the_run() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cuvee.errors import TrainError
 from cuvee.models.random_model import write_random_model
-from cuvee.recipe import Train
+from cuvee.recipe import Lora, Train
 from cuvee.recipe.training import Launcher
 from cuvee.train.arguments import arguments
 from cuvee.train.job import Job, prepare, settings
@@ -153,7 +153,7 @@ def test_what_decides_the_weights_is() -> None:
             Train(scheduler="cosine", decay_to=0.1),
             Train(weights="bf16"),
             Train(kernels=True),
-            Train(lora={"rank": 4}),
+            Train(lora=Lora(rank=4)),
         )
     ]
     assert all(one != other for n, one in enumerate(seen) for other in seen[:n])

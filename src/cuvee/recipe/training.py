@@ -53,7 +53,7 @@ class Train(Section):
     batch_size: int = Field(default=96, ge=1)
     """Rows (packed rows where `packing`) an optimizer step."""
     micro_batch: int = Field(default=1, ge=1)
-    """Rows a forward pass; `batch_size` must be a multiple of it."""
+    """Rows a forward pass of each process; `batch_size` must be a multiple of all of them."""
     max_tokens: int = Field(default=16384, ge=16)
     """Longest row, and the length of a packed row. Longer examples are dropped and counted."""
     packing: bool = True

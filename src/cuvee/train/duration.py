@@ -19,10 +19,9 @@ from cuvee.train.memory import numbers
 from cuvee.train.shape import ModelShape
 
 SHARE = 0.4
-"""Of the products' speed that a whole training step reaches on a GPU: assumed; published
-runs report 0.3 to 0.6 of the peak (Chowdhery et al. 2022, table 3)."""
+"""Of the products' speed that a whole training step reaches on a GPU: assumed, not measured."""
 SHARE_ON_CPU = 0.5
-"""The same on a CPU, against a product of two large matrices; measured by benchmarks/memory.py."""
+"""The same on a CPU, against a product of two large matrices: assumed as well."""
 _WIDTH = 1024
 """Rows and columns of the matrices that are multiplied to measure a device."""
 _PATIENCE = 0.5

@@ -230,10 +230,7 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings, *, ranks: Ranks) 
 
 
 def _held_out_summary(job: Job, held_out: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the held-out losses in short; all None where nothing was held out.
-
-    `saved_step` is the step whose weights the specialist has.
-    """
+    """Return the held-out losses in short; they are None where nothing was held out."""
     losses = {line["step"]: line["loss"] for line in held_out}
     best = best_step(held_out)
     return {
