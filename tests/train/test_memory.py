@@ -186,6 +186,7 @@ def assert_close(row: dict[str, Any]) -> None:
     assert 0.8 <= ratio <= 1.2, row
 
 
+@pytest.mark.slow
 def test_estimate_is_within_a_fifth_of_the_measured_growth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
