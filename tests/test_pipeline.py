@@ -168,7 +168,7 @@ def test_status_shows_every_task_done(finished: tuple[Job, str]) -> None:
     job, _ = finished
     command = [sys.executable, "-m", "cuvee.cli", "status", str(job.path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "300"}
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "1000"}
     )
     lines = done.stdout.splitlines()[1:]
     assert len(lines) == len(read_manifest(job.path))
