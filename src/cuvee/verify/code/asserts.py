@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from cuvee.errors import VerifierError
+from cuvee.verify.code.syntax import parsed
 
 Relation = Literal["equal", "is", "true", "false"]
 
@@ -50,7 +51,7 @@ class Plan:
 def plan_asserts(code: str) -> Plan:
     """Read the source of tests. Raises VerifierError where it is no Python or tests nothing."""
     try:
-        tree = ast.parse(code)
+        tree = parsed(code)
         free = _free_names(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise VerifierError(f"malformed tests: {type(error).__name__}: {error}") from error

@@ -14,6 +14,7 @@ from typing import Any
 from cuvee.recipe import Verify
 from cuvee.records import VerdictName
 from cuvee.verify import sandbox
+from cuvee.verify.code.syntax import parsed
 from cuvee.verify.sandbox import Ended, Limits
 
 OUTPUT_BYTES = 8 * 2**20
@@ -126,7 +127,7 @@ def _lacks(module: str, program: str) -> bool:
     if package not in THIRD_PARTY:
         return False
     try:
-        nodes = list(ast.walk(ast.parse(program)))
+        nodes = list(ast.walk(parsed(program)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     imported = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]

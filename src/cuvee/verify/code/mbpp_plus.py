@@ -13,6 +13,7 @@ from typing import Any
 from cuvee.errors import DataError
 from cuvee.records import dumps
 from cuvee.verify.code.plain import pack
+from cuvee.verify.code.syntax import parsed
 
 
 def from_row(row: Mapping[str, Any]) -> str:
@@ -53,7 +54,7 @@ _COLUMNS = {
 def _calls(assertion: str, entry: str) -> list[list[Any]]:
     """Return the arguments of each call of the function that has literal ones."""
     try:
-        nodes = list(ast.walk(ast.parse(assertion)))
+        nodes = list(ast.walk(parsed(assertion)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"column assertion: {error}; must be Python") from error
     found = []
