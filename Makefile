@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo        install, fetch the base model, run recipes/demo.yaml, show the scores"
-	@echo "make smoke       all stages on a random two-layer model, under a minute"
+	@echo "make smoke       all stages on a random two-layer model, in a minute or two"
 	@echo "make test        format, lint, types and tests"
 	@echo "make test-slow   the tests that take over a minute as well"
 	@echo "make clean       remove the virtual environment and caches"
