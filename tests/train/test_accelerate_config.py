@@ -18,7 +18,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 
 from cuvee.errors import TrainError
 from cuvee.recipe import Train
-from cuvee.train.accelerate_config import accelerate_config, check, command, process_count
+from cuvee.train.accelerate_config import accelerate_config, check, command
 
 
 def settings(*, batch_size: int = 96, packing: bool = False, **launcher: Any) -> Train:
@@ -129,7 +129,7 @@ def test_sequences_are_shared_by_torch_under_fsdp(
     enter(prepare_multi_gpu_env(arguments(train, tmp_path)), clean)
     config = ParallelismConfig()
     assert (config.cp_size, config.sp_size, config.dp_shard_size) == (4, 1, 2)
-    assert config.total_size == process_count(train.launcher) == 8
+    assert config.total_size == train.launcher.processes == 8
     assert isinstance(config.cp_handler, TorchContextParallelConfig)
 
 

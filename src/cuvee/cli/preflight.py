@@ -176,7 +176,7 @@ def show(examples: Path, base: Path, *, train: "Train", out: Path, title: str) -
     try:
         check(
             examples, tokenizer, base=base, train=train, out=out,
-            processes=train.launcher.nodes * (train.launcher.gpus or 1),
+            processes=train.launcher.processes,
         )  # fmt: skip
     except TrainError:
         if not (out / FINDINGS).exists():

@@ -29,13 +29,17 @@ class Launcher(Section):
     sequence_parallel: int = Field(default=1, ge=1)
     """GPUs that share one sequence (context parallelism); it divides nodes * gpus."""
 
+    @property
+    def processes(self) -> int:
+        """Return how many processes train together, on all nodes."""
+        return self.nodes * (self.gpus or 1)
+
     @model_validator(mode="after")
     def _shared(self) -> Self:
-        processes = self.nodes * (self.gpus or 1)
-        if processes % self.sequence_parallel:
+        if self.processes % self.sequence_parallel:
             raise ValueError(
                 f"sequence_parallel = {self.sequence_parallel} does not divide nodes * gpus = "
-                f"{processes}"
+                f"{self.processes}"
             )
         return self
 

@@ -23,11 +23,6 @@ _DISTRIBUTED = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}
 starts one process alone and expects MPI to start the others."""
 
 
-def process_count(launcher: Launcher) -> int:
-    """Return how many processes train together on all nodes."""
-    return launcher.nodes * (launcher.gpus or 1)
-
-
 def row_shares(launcher: Launcher, *, processes: int) -> int:
     """Return how many of the processes take different rows."""
     return processes // launcher.sequence_parallel
@@ -36,7 +31,7 @@ def row_shares(launcher: Launcher, *, processes: int) -> int:
 def check(train: Train) -> None:
     """Raise TrainError where the launcher's settings do not go together."""
     launcher = train.launcher
-    processes = process_count(launcher)
+    processes = launcher.processes
     shares = row_shares(launcher, processes=processes)
     if train.batch_size % (train.micro_batch * shares):
         raise TrainError(
@@ -137,7 +132,7 @@ def command(train: Train, job_file: Path, *, folder: Path) -> list[str]:
     The file is written into `folder`. Raises TrainError as `check` does.
     """
     check(train)
-    processes = process_count(train.launcher)
+    processes = train.launcher.processes
     if processes == 1:
         return [sys.executable, "-m", "cuvee.train.sft", str(job_file)]
     file = folder / FILE

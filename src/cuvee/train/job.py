@@ -146,8 +146,9 @@ def _check_launcher(job: Job, before: dict[str, Any]) -> None:
 
 
 def _layout(launcher: Launcher) -> str:
-    processes = launcher.nodes * (launcher.gpus or 1)
-    return "one process" if processes == 1 else f"{processes} processes and {launcher.strategy}"
+    if launcher.processes == 1:
+        return "one process"
+    return f"{launcher.processes} processes and {launcher.strategy}"
 
 
 def read_job(file: Path) -> Job:

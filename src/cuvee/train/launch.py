@@ -19,7 +19,7 @@ from cuvee.errors import DataError, TrainError
 from cuvee.models.process import end_all, guarded
 from cuvee.progress import bar
 from cuvee.recipe import Train
-from cuvee.train.accelerate_config import check, command, process_count
+from cuvee.train.accelerate_config import check, command
 from cuvee.train.ending import ending
 from cuvee.train.job import Job, prepare
 
@@ -87,7 +87,7 @@ def environment(train: Train) -> dict[str, str]:
         del values["HF_HUB_OFFLINE"]  # they are loaded from the hub
     if train.launcher.cpu:
         values["CUDA_VISIBLE_DEVICES"] = ""
-    elif process_count(train.launcher) == 1:
+    elif train.launcher.processes == 1:
         # transformers would deal each batch out to all the GPUs that one process sees.
         values["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return values

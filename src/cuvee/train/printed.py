@@ -13,7 +13,7 @@ from cuvee.errors import TrainError
 from cuvee.models.checkpoint import resolve
 from cuvee.recipe import Train
 from cuvee.runfolder import Run, is_done, read_manifest
-from cuvee.train.accelerate_config import check, command, process_count
+from cuvee.train.accelerate_config import check, command
 from cuvee.train.job import prepare
 from cuvee.train.launch import ENVIRONMENT
 from cuvee.train.stage import job, tasks
@@ -72,7 +72,7 @@ def _setting(train: Train) -> list[str]:
     lines = ["set -e", "export " + " ".join(f"{name}={v}" for name, v in values.items())]
     if train.launcher.cpu:
         lines.append("export CUDA_VISIBLE_DEVICES=")
-    elif process_count(train.launcher) == 1:
+    elif train.launcher.processes == 1:
         lines.append(
             'export CUDA_VISIBLE_DEVICES="$(echo "${CUDA_VISIBLE_DEVICES-0}" | cut -d, -f1)"'
         )

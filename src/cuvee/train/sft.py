@@ -220,7 +220,6 @@ def _finish(job: Job, trainer: SFTTrainer, findings: Findings, *, ranks: Ranks) 
         **_held_out_summary(job, held_out),
         "seconds": round(sum(line["seconds"] for line in log), 1),
         **moved,
-        "moved_share": moved["moved"],
     }
     for file in (job.log, job.held_out_log, *job.preflight.glob("preflight.*")):
         if file.is_file():
