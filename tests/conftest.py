@@ -1,6 +1,14 @@
-"""What all tests share: which need the sandbox and when they are skipped, and no deadlines."""
+"""What all tests share: a browser, which need the sandbox and when they are skipped."""
 
+import html
+import json
 import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,3 +25,61 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("sandbox"):
                 item.add_marker(skip)
+
+
+Browser = Callable[..., dict[str, Any]]
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--virtual-time-budget=2000", "--window-size=1300,900", "--dump-dom",
+)  # fmt: skip
+
+DRIVE = """
+const source = document.querySelector("textarea").value;
+const frames = [...document.querySelectorAll("iframe")];
+const found = {};
+for (const frame of frames) {
+  frame.addEventListener("load", () => {
+    found[frame.width] = look(frame.contentWindow, frame.contentDocument);
+    if (Object.keys(found).length === frames.length)
+      document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
+  });
+  frame.srcdoc = source;
+}
+"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    """Return what loads a page, all details open, in frames of some widths of a real browser.
+
+    `browser(page, *widths, look, dark=False)` returns what `look`, the source of a function
+    `look(window, page)`, makes of each frame, by width. It stands in the page around the
+    frames: the pages' own policies allow no script.
+    """
+    names = ("chromium", "chromium-browser")
+    chromium = next((path for name in names if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("needs chromium")
+
+    def seen(page: str, *widths: int, look: str, dark: bool = False) -> dict[str, Any]:
+        frame = '<iframe width="{}" height="800" style="border:0"></iframe>'
+        opened = html.escape(re.sub(r"<details([^>]*?)( open)?>", r"<details\1 open>", page))
+        wrapper = tmp_path / "wrapper.html"
+        wrapper.write_text(
+            f'<!doctype html><meta charset="utf-8"><body>{"".join(map(frame.format, widths))}'
+            f"<textarea hidden>\n{opened}</textarea><script>{look}{DRIVE}</script>",
+            encoding="utf-8",
+        )
+        scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        done = subprocess.run(
+            [chromium, *FLAGS, scheme, profile, wrapper.as_uri()],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        found = html.unescape(done.stdout).partition("FOUND")[2].partition("END")[0]
+        measured: dict[str, Any] = json.loads(found)
+        return measured
+
+    return seen

@@ -1,10 +1,7 @@
 """Heat maps and the page around them: cells as strong as their values, and nothing that runs."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,8 @@ from cuvee.merge.diagnostics.heatmap import (
 from cuvee.merge.diagnostics.measures import measure
 from cuvee.merge.diagnostics.panels import Panel, heading, lines, panels, shown
 from cuvee.merge.diagnostics.record import Input, TensorRow, merge_record
+
+Browser = Callable[..., dict[str, Any]]
 
 HOSTILE = '</svg></main><script>document.title = "owned"</script><img src=x onerror="alert(1)">'
 NAMES = ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight")
@@ -206,23 +205,7 @@ def test_hostile_names_stay_text_and_nothing_is_loaded(tmp_path: Path) -> None:
     assert not found.tags & {"script", "img", "link", "iframe", "object"}
 
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--virtual-time-budget=2000", "--window-size=1300,900", "--dump-dom",
-)  # fmt: skip
 LOOK = """
-const text = document.querySelector("textarea").value, found = {};
-const frames = [...document.querySelectorAll("iframe")];
-for (const frame of frames) {
-  frame.addEventListener("load", () => {
-    found[frame.width] = look(frame.contentWindow, frame.contentDocument);
-    if (Object.keys(found).length === frames.length)
-      document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
-  });
-  frame.srcdoc = text;
-}
 function look(window, page) {
   const panels = [...page.querySelectorAll(".panel")];
   const visible = () => panels.filter(panel => panel.offsetHeight).map(panel => panel.id);
@@ -238,23 +221,10 @@ function look(window, page) {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_shows_one_measure_at_a_time_and_runs_nothing(tmp_path: Path) -> None:
-    text = page(tmp_path, record(hostile=HOSTILE))
-    frames = "".join(f'<iframe width="{width}" height="800"></iframe>' for width in (390, 1200))
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(
-        f'<!doctype html><meta charset="utf-8"><body>{frames}<textarea hidden>\n'
-        f"{html.escape(text)}</textarea><script>{LOOK}</script>",
-        encoding="utf-8",
-    )
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    scheme = "--blink-settings=preferredColorScheme=1"
-    done = subprocess.run(
-        [str(CHROMIUM), *FLAGS, scheme, profile, wrapper.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    seen = json.loads(html.unescape(done.stdout).partition("FOUND")[2].partition("END")[0])
+def test_a_browser_shows_one_measure_at_a_time_and_runs_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    seen = browser(page(tmp_path, record(hostile=HOSTILE)), 390, 1200, look=LOOK)
     for found in seen.values():
         assert (found["first"], found["second"]) == (["p0"], ["p1"])
         assert (found["scripts"], found["requests"], found["wide"]) == (0, 0, False)

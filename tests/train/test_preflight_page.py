@@ -6,9 +6,7 @@ import io
 import json
 import random
 import re
-import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,8 @@ from cuvee.train.preflight_words import (
     size,
 )
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
+Browser = Callable[..., dict[str, Any]]
+
 HOSTILE = (
     '</pre></details><script>document.title = "owned"</script><img src=x onerror=alert(1)>'
     " & evil\u202etxt.exe\u202c \x1b[31mred\u200b שלום مرحبا 🙂"
@@ -375,24 +374,7 @@ def test_the_terminal_obeys_no_row(findings: Findings, everything: list[Sample])
 
 # The page in a real browser
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--virtual-time-budget=2000", "--window-size=1300,900", "--dump-dom",
-)  # fmt: skip
-
-MEASURE = """
-const source = document.querySelector("textarea").value;
-const frames = [...document.querySelectorAll("iframe")];
-const found = {};
-for (const frame of frames) {
-  frame.addEventListener("load", () => {
-    found[frame.width] = look(frame.contentWindow, frame.contentDocument);
-    if (Object.keys(found).length === frames.length)
-      document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
-  });
-  frame.srcdoc = source;
-}
+LOOK = """
 function look(window, page) {
   const screen = page.documentElement.clientWidth;
   const outside = [...page.querySelectorAll("main *, header *")].filter(element => {
@@ -415,32 +397,10 @@ function look(window, page) {
 """
 
 
-def measure(folder: Path, source: str, *widths: int, dark: bool = False) -> dict[str, Any]:
-    """Load a page, all details open, in frames of some widths; return what is seen, by width."""
-    frames = "".join(f'<iframe width="{w}" height="800" style="border:0"></iframe>' for w in widths)
-    opened = html.escape(re.sub(r"<details([^>]*?)( open)?>", r"<details\1 open>", source))
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(
-        f'<!doctype html><meta charset="utf-8"><body>{frames}<textarea hidden>\n{opened}'
-        f"</textarea><script>{MEASURE}</script>",
-        encoding="utf-8",
-    )
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    profile = f"--user-data-dir={folder / 'profile'}"
-    done = subprocess.run(
-        [str(CHROMIUM), *FLAGS, scheme, profile, wrapper.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = html.unescape(done.stdout).partition("FOUND")[2].partition("END")[0]
-    measured: dict[str, Any] = json.loads(found)
-    return measured
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_hostile_rows_run_nothing_load_nothing_and_fit_every_screen(
-    tmp_path: Path, findings: Findings, everything: list[Sample]
+    browser: Browser, findings: Findings, everything: list[Sample]
 ) -> None:
-    found = measure(tmp_path, page(findings, everything, title="demo"), 360, 820, 1200)
+    found = browser(page(findings, everything, title="demo"), 360, 820, 1200, look=LOOK)
     assert {width: seen["outside"] for width, seen in found.items() if seen["outside"]} == {}
     assert all(seen["scroll"] <= seen["screen"] for seen in found.values())
     seen = found["820"]
@@ -456,10 +416,9 @@ def test_hostile_rows_run_nothing_load_nothing_and_fit_every_screen(
     assert seen["colours"] == ["rgb(207, 233, 220)", "rgba(0, 0, 0, 0)"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_dark_system_gets_a_dark_page(
-    tmp_path: Path, findings: Findings, shown: list[Sample]
+    browser: Browser, findings: Findings, shown: list[Sample]
 ) -> None:
-    seen = measure(tmp_path, page(findings, shown, title="demo"), 390, dark=True)["390"]
+    seen = browser(page(findings, shown, title="demo"), 390, look=LOOK, dark=True)["390"]
     assert seen["background"] == "rgb(23, 20, 21)"
     assert seen["colours"] == ["rgb(28, 74, 57)", "rgba(0, 0, 0, 0)"]
