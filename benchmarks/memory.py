@@ -25,13 +25,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cuvee.models.checkpoint import load_tokenizer
 from cuvee.models.random_model import Architecture, write_random_model
+from cuvee.models.shape import ModelShape
 from cuvee.models.tokens import encode_example
 from cuvee.recipe import Train
 from cuvee.records import Example, write_rows
 from cuvee.train.duration import measure_speed, seconds
 from cuvee.train.job import Job, prepare
 from cuvee.train.memory import Memory, estimate
-from cuvee.train.shape import ModelShape
 
 ROWS = 6
 

@@ -195,6 +195,37 @@ class Comparison:
     """JSON: what differs between the protocols of the two scores -> [model's, against's]."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """An exported file against the checkpoint that it was made from."""
+
+    file: str
+    quantization: str
+    bytes: int
+    texts: int
+    """Texts whose token ids were compared."""
+    texts_unlike: int
+    chats: int
+    """Conversations whose rendered bytes were compared."""
+    chats_unlike: int
+    text: str
+    """What the numbers below were taken on, in words."""
+    positions: int
+    """Tokens that were predicted."""
+    perplexity: float
+    perplexity_checkpoint: float
+    kl_mean: float
+    """Kullback-Leibler divergence of the file's predictions from the checkpoint's, in nats."""
+    kl_p99: float
+    same_top: float
+    """Share of positions where both find the same token most likely."""
+    logit_difference: float | None
+    """Largest difference of log-probabilities; None where quantised on purpose."""
+    passed: bool
+    detail: str
+    """What failed, or which check could not be made and why."""
+
+
 Row = TypeVar("Row", Problem, Trace, Verdict, Example, Dropped, Score, Comparison)
 
 

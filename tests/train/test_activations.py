@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from cuvee.errors import DataError
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Lora
 from cuvee.train.activations import (
     MicroBatch,
@@ -25,7 +26,6 @@ from cuvee.train.activations import (
     layer_bytes,
     outside_bytes,
 )
-from cuvee.train.shape import ModelShape
 
 CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "llama": LlamaConfig,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Train
 from cuvee.train.duration import Speed, operations, seconds
 from cuvee.train.memory import Memory, estimate, fullest, table
-from cuvee.train.shape import ModelShape
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 GGUF = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -11,7 +11,6 @@ from cuvee.recipe.evaluation import (
     Evaluate,
     OwnSampling,
     Reference,
-    Release,
 )
 from cuvee.recipe.load import (
     dump_recipe,
@@ -22,8 +21,9 @@ from cuvee.recipe.load import (
     parse_recipe,
     recipe_schema,
 )
+from cuvee.recipe.release import Parity, Release
 from cuvee.recipe.root import MIXTURE, Budget, Recipe, Verify
-from cuvee.recipe.serving import Sampling, Serve
+from cuvee.recipe.serving import Quantization, Sampling, Serve
 from cuvee.recipe.teachers import Prices, Scripted, Teacher
 from cuvee.recipe.training import Lora, Merge, Train
 
@@ -37,7 +37,9 @@ __all__ = [
     "Lora",
     "Merge",
     "OwnSampling",
+    "Parity",
     "Prices",
+    "Quantization",
     "Recipe",
     "Reference",
     "Release",

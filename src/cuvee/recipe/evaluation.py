@@ -1,4 +1,4 @@
-"""`evaluate:` and `release:`: what is measured, with which engine, and what is published.
+"""`evaluate:`: what is measured, and with which engine.
 
 Also the declaration of a benchmark: one small YAML file, cuvee's own or a user's.
 """
@@ -144,10 +144,3 @@ class Evaluate(Section):
     timeout: float = Field(default=3600, gt=0)
     teachers: list[str] = Field(default_factory=list)
     """Teachers that are scored too, beside the models of the run."""
-
-
-class Release(Section):
-    """What the last stage writes beside the report."""
-
-    gguf: list[Literal["F32", "F16", "BF16", "Q8_0"]] = Field(default_factory=list)
-    card: bool = True

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
 from cuvee.recipe.domains import Domain, SandboxName
-from cuvee.recipe.evaluation import Benchmark, Evaluate, Release
+from cuvee.recipe.evaluation import Benchmark, Evaluate
+from cuvee.recipe.release import Release
 from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 

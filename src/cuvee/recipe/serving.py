@@ -17,6 +17,12 @@ ONE_ENGINE_ALONE: dict[str, str] = {
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 """Flags of vLLM that multiply the GPUs one replica needs."""
 
+Quantization = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_M", "Q2_K"
+]
+"""Types of a GGUF file. The first four are written by cuvee, the rest by llama.cpp's own
+quantiser (extra `quantize`)."""
+
 
 class Serve(Section):
     """How to serve a model over HTTP.
@@ -28,7 +34,7 @@ class Serve(Section):
     engine: Literal["llama.cpp", "vllm"] = "llama.cpp"
     model: str | None = None
     """What to serve: a .gguf file, folder or hub id. A checkpoint of the run where None."""
-    quantization: Literal["F32", "F16", "BF16", "Q8_0"] = "Q8_0"
+    quantization: Quantization = "Q8_0"
     """Of the GGUF export of a checkpoint (llama.cpp alone)."""
     slots: int = Field(default=16, ge=1)
     """Requests answered at once, by each replica (llama.cpp `n_parallel`; vLLM `max_num_seqs`)."""

@@ -19,8 +19,8 @@ Not here: kernels that fuse these (`train.kernels`), which keep less.
 import dataclasses
 from typing import Literal
 
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Lora
-from cuvee.train.shape import ModelShape
 
 Attention = Literal["sdpa", "flash", "eager"]
 

@@ -14,9 +14,9 @@ import dataclasses
 import time
 from typing import Literal
 
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Train
 from cuvee.train.memory import numbers
-from cuvee.train.shape import ModelShape
 
 SHARE = 0.4
 """Of the products' speed that a whole training step reaches on a GPU: assumed, not measured."""

@@ -27,6 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Train
 from cuvee.train.activations import (
     Attention,
@@ -37,7 +38,6 @@ from cuvee.train.activations import (
     outside_bytes,
     working_bytes,
 )
-from cuvee.train.shape import ModelShape
 
 Device = Literal["cpu", "cuda"]
 

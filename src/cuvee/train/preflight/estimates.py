@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from cuvee.errors import DataError
+from cuvee.models.shape import ModelShape
 from cuvee.recipe import Train
 from cuvee.train.duration import Speed, measure_speed, seconds
 from cuvee.train.machine import flash, precision
 from cuvee.train.memory import Device, estimate
 from cuvee.train.preflight.findings import Finding
-from cuvee.train.shape import ModelShape
 
 
 @dataclasses.dataclass(frozen=True)

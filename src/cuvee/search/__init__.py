@@ -1,0 +1,1 @@
+"""Ways to merge, tried on a validation split and ranked."""

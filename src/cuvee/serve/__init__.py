@@ -1,0 +1,1 @@
+"""A released model at work: commands, Modelfile, chat, and how fast it answers."""
