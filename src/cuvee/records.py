@@ -197,7 +197,10 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """An exported file against the checkpoint that it was made from."""
+    """An exported file against the checkpoint that it was made from.
+
+    A number is None, and a count of what was compared 0, where its check could not be made.
+    """
 
     file: str
     quantization: str
@@ -206,27 +209,35 @@ class Parity:
     """Texts whose token ids were compared."""
     texts_unlike: int
     chats: int
-    """Conversations whose rendered bytes were compared."""
+    """Conversations whose rendered bytes and token ids were compared."""
     chats_unlike: int
     text: str
     """What the numbers below were taken on, in words."""
     positions: int
     """Tokens that were predicted."""
-    perplexity: float
-    perplexity_checkpoint: float
-    kl_mean: float
+    left_out: int
+    """Tokens of the text that were not compared, as it is longer than was asked for."""
+    perplexity: float | None
+    perplexity_checkpoint: float | None
+    kl_mean: float | None
     """Kullback-Leibler divergence of the file's predictions from the checkpoint's, in nats."""
-    kl_p99: float
-    same_top: float
+    kl_p99: float | None
+    same_top: float | None
     """Share of positions where both find the same token most likely."""
     logit_difference: float | None
-    """Largest difference of log-probabilities; None where quantised on purpose."""
+    """Largest difference of log-probabilities of any token at any position; None also where
+    quantised on purpose."""
+    engine_positions: int
+    """Positions at which the engine that serves was asked for its whole distribution."""
+    engine_kl: float | None
+    """Largest divergence there of the engine's predictions from those of the file's weights in
+    torch, in nats."""
     passed: bool
     detail: str
-    """What failed, or which check could not be made and why."""
+    """What failed, which check could not be made and why, and what was left out."""
 
 
-Row = TypeVar("Row", Problem, Trace, Verdict, Example, Dropped, Score, Comparison)
+Row = TypeVar("Row", Problem, Trace, Verdict, Example, Dropped, Score, Comparison, Parity)
 
 
 def content_hash(*parts: object) -> str:
@@ -252,7 +263,7 @@ def _column(annotation: Any) -> tuple[str, bool]:
         nullable, annotation = True, inner[0]
     if typing.get_origin(annotation) is Literal:
         annotation = str
-    return {str: "string", int: "int64", float: "float64"}[annotation], nullable
+    return {str: "string", int: "int64", float: "float64", bool: "bool"}[annotation], nullable
 
 
 def schema(row_type: type[Row]) -> Any:

@@ -1,6 +1,7 @@
 """Export and import of GGUF are each other's inverse; what would change the model is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from cuvee.errors import DataError
+from cuvee.models.checkpoint import resolve
+from cuvee.models.gguf_header import read_header
 from cuvee.models.gguf_layout import halves_to_pairs, pairs_to_halves, shortest
 from cuvee.models.gguf_read import read_gguf
 from cuvee.models.gguf_write import write_gguf
@@ -106,8 +109,8 @@ def test_unknown_pre_tokenizers_are_refused_by_name() -> None:
         ("config.json", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         (
             "config.json",
-            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-            "rope_type 'linear'",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "rope_type 'dynamic'",
         ),
         ("config.json", {"tie_word_embeddings": False}, r"no tensor lm_head\.weight"),
         ("config.json", {"vocab_size": 200}, "has a token 264, the model only 200"),
@@ -161,3 +164,33 @@ def test_rows_without_a_token_become_unused_tokens(tmp_path: Path) -> None:
         json.loads((tmp_path / d / "tokenizer.json").read_text()) for d in ("m", "out")
     )
     assert before["model"]["vocab"] == after["model"]["vocab"]
+
+
+REAL = os.environ.get("CUVEE_TEST_GGUF", "")
+"""A real model's .gguf file; what takes real weights is skipped without."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="CUVEE_TEST_GGUF names no .gguf file")
+@pytest.mark.parametrize(
+    ("quantization", "error"),
+    [("F32", 0.0), ("BF16", 2.0**-8), ("F16", 2.0**-11), ("Q8_0", 0.01), ("Q4_K_M", 0.12)],
+)
+def test_a_real_model_comes_back_from_every_type(
+    quantization: str, error: float, tmp_path: Path
+) -> None:
+    folder = resolve(REAL)
+    write_gguf(folder, tmp_path / "m.gguf", quantization=quantization)
+    original, written = (read_header(f) for f in (Path(REAL), tmp_path / "m.gguf"))
+    ours = ("tokenizer.ggml.", "tokenizer.chat_template")
+    for key in (k for k in original.metadata if k.startswith(ours)):
+        if key in written.metadata:
+            assert written.metadata[key] == original.metadata[key], key
+        else:
+            assert key == "tokenizer.ggml.add_space_prefix", "which SentencePiece alone reads"
+    assert {t.name: t.shape for t in original.tensors} == {t.name: t.shape for t in written.tensors}
+    read_gguf(tmp_path / "m.gguf", tmp_path / "out")
+    before, after = (load_file(d / "model.safetensors") for d in (folder, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert (weight - after[name]).norm() <= error * weight.norm() + 1e-12, name

@@ -108,19 +108,26 @@ def test_served_logits_are_those_of_torch(
             assert widest_difference(model, engine, post, ids) < tolerance
 
 
-def test_llama3_positions_are_served_as_torch_computes_them(
-    checkpoint: Checkpoint, post: Post, tmp_path: Path
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        {"rope_type": "yarn"},
+        {"rope_type": "linear"},
+    ],
+    ids=lambda scaling: scaling["rope_type"],
+)
+def test_scaled_positions_are_served_as_torch_computes_them(
+    scaling: dict[str, Any], checkpoint: Checkpoint, post: Post, tmp_path: Path
 ) -> None:
     folder, file = tmp_path / "m", tmp_path / "m.gguf"
     shutil.copytree(checkpoint("llama"), folder)
     config = json.loads((folder / "config.json").read_text())
     config["rope_parameters"] = {
-        "rope_type": "llama3",
         "rope_theta": 10000.0,
         "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
+        **scaling,
     }
     (folder / "config.json").write_text(json.dumps(config))
     write_gguf(folder, file, quantization="F32")

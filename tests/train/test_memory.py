@@ -30,7 +30,7 @@ QWEN_32B = ModelShape(
     key_value_heads=8,
     head_size=128,
     tied=False,
-    biases=5120 + 2 * 1024,
+    biased=("attn_q", "attn_k", "attn_v"),
 )
 
 
@@ -167,7 +167,7 @@ def test_the_table_has_every_strategy_and_marks_the_recipe_s() -> None:
 
 
 def test_operations_of_a_token_by_hand() -> None:
-    shape = dataclasses.replace(QWEN_32B, layers=1, vocabulary=10, biases=0)
+    shape = dataclasses.replace(QWEN_32B, layers=1, vocabulary=10, biased=())
     matrices = 5120 * (5120 + 1024 + 1024 + 5120 + 3 * 27648)
     plain = settings(gradient_checkpointing=False)
     by_hand = 6 * (matrices + 10 * 5120) + 12 * 5120 * 100

@@ -232,10 +232,10 @@ def _path(place: Place, spec: Serve, engines: Path) -> str:
     if spec.engine != "llama.cpp":
         return str(path) if path.exists() else place.model
     from cuvee.models.checkpoint import resolve  # torch: seconds that a URL need not wait
-    from cuvee.models.gguf_write import write_gguf
+    from cuvee.models.gguf_kept import kept_gguf
 
     file = engines / f"{place.name}.{spec.quantization}.gguf"
-    write_gguf(resolve(place.model), file, quantization=spec.quantization)
+    kept_gguf(resolve(place.model), file, quantization=spec.quantization)
     return str(file)
 
 

@@ -26,7 +26,7 @@ from cuvee.models.vllm import vllm_command, vllm_environment, vllm_version
 from cuvee.recipe import Serve
 from cuvee.records import content_hash
 
-__all__ = ["Engine", "end_stale", "engine_identity", "engine_version", "serve", "spawn"]
+__all__ = ["Door", "Engine", "end_stale", "engine_identity", "engine_version", "serve", "spawn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,23 @@ def engine_version(spec: Serve) -> str:
     return vllm_version(spec)
 
 
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """Where an engine listens on 127.0.0.1, and whom it lets in."""
+
+    port: int = 0
+    """0: any that is free."""
+    token: str | None = dataclasses.field(default=None, repr=False)
+    """What requests must bring as `Authorization: Bearer`; None: nothing."""
+
+
+ANY_DOOR = Door()
+
+
 @contextmanager
-def serve(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engine]:
+def serve(
+    spec: Serve, model: str, *, name: str, folder: Path, door: Door = ANY_DOOR
+) -> Iterator[Engine]:
     """Serve a model while the block runs.
 
     `model` is a .gguf file (llama.cpp), or a checkpoint folder or hub id (vLLM); `name` names
@@ -74,7 +89,7 @@ def serve(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engin
     `spec.start_timeout` seconds or dies.
     """
     open_engine = _llama if spec.engine == "llama.cpp" else _vllm
-    with open_engine(spec, model, name=name, folder=folder) as engine:
+    with open_engine(spec, model, name=name, folder=folder, door=door) as engine:
         yield engine
 
 
@@ -98,31 +113,34 @@ def spawn(
 
 
 @contextmanager
-def _llama(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engine]:
+def _llama(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
     config = {
         "model": str(_gguf(model)),
         "name": name,
         "slots": spec.slots,
         "context": spec.context,
         "threads": spec.threads,
+        "port": door.port,
     }
+    env = {} if door.token is None else {"CUVEE_ENGINE_TOKEN": door.token}
     config_file = folder / f"{name}.json"
     write_text(config_file, json.dumps(config, indent=1))
     command = [sys.executable, "-m", "cuvee.models.llama_server", str(config_file)]
-    with running(command, name=name, folder=folder) as process:
+    with running(command, name=name, folder=folder, env=env) as process:
         url = _announced(process, seconds=spec.start_timeout)
         yield Engine(url=url, model=name, pid=process.popen.pid)
 
 
 @contextmanager
-def _vllm(spec: Serve, model: str, *, name: str, folder: Path) -> Iterator[Engine]:
-    port = _free_port()
+def _vllm(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
+    port = door.port or _free_port()
     command = vllm_command(spec, model, port)
+    token = {} if door.token is None else {"VLLM_API_KEY": door.token}
     with running(
         command,
         name=name,
         folder=folder,
-        env=vllm_environment(spec),
+        env={**vllm_environment(spec), **token},
         death_signal=signal.SIGTERM,  # it has worker processes of its own to end
     ) as process:
         root = f"http://127.0.0.1:{port}"

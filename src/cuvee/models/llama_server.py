@@ -1,11 +1,14 @@
 """llama.cpp's server in a process of its own: `python -m cuvee.models.llama_server CONFIG`.
 
-CONFIG is a JSON file with `model` (a .gguf file), `name`, `slots`, `context` (tokens a slot)
-and `threads` (or null). When it answers, one JSON line `{"url": ...}` goes to stdout. Its own
-process keeps the library's stderr, where alone its errors appear, and survives its crashes.
+CONFIG is a JSON file with `model` (a .gguf file), `name`, `slots`, `context` (tokens a slot),
+`threads` (or null) and `port` (0: any that is free). Where the environment has a token
+(`TOKEN_ENV`), requests must bring it. When it answers, one JSON line `{"url": ...}` goes to
+stdout. Its own process keeps the library's stderr, where alone its errors appear, and
+survives its crashes.
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -16,6 +19,8 @@ import xllamacpp
 
 from cuvee.models.health import is_healthy
 
+TOKEN_ENV = "CUVEE_ENGINE_TOKEN"
+"""Environment variable with the token: a command line would show it to every user."""
 _ERRORS = 1
 """llama.cpp's verbosity; warnings would be a line a request."""
 
@@ -36,6 +41,9 @@ def parameters(config: dict[str, Any]) -> Any:
     p.warmup = False
     p.ui = False
     p.verbosity = _ERRORS
+    p.port = config.get("port", 0)
+    if token := os.environ.get(TOKEN_ENV):
+        p.api_keys = [token]
     if config["threads"] is not None:
         p.cpuparams.n_threads = config["threads"]
         p.cpuparams_batch.n_threads = config["threads"]

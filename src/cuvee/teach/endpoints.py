@@ -89,9 +89,9 @@ def _gguf_of(model: str, spec: Serve, *, file: Path) -> Path:
     if model.endswith(".gguf"):
         return Path(model).expanduser()
     from cuvee.models.checkpoint import resolve  # torch: seconds no remote teacher need wait
-    from cuvee.models.gguf_write import write_gguf
+    from cuvee.models.gguf_kept import kept_gguf
 
-    write_gguf(resolve(model), file, quantization=spec.quantization)
+    kept_gguf(resolve(model), file, quantization=spec.quantization)
     return file
 
 
