@@ -66,7 +66,7 @@ class Assembly:
                 self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta") or {"content": choice.get("text")}  # a chat's, or a text's
         for name in TEXTS:
             if text := delta.get(name):
                 self.texts.setdefault(name, []).append(text + "")

@@ -1,0 +1,1 @@
+"""The speed and memory of served models, side by side: `cuvee bench`."""
