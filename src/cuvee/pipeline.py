@@ -77,11 +77,24 @@ def run_stages(recipe: Recipe, path: Path, stages: Sequence[str]) -> Outcome:
         from cuvee.train.accelerate_config import check
 
         check(recipe.train)
+    _check_quantizer(recipe, stages)
     with hold(run.path), log_to(run.path / "log.txt"):
         _end_stale_engines(run)
         write_text(run.path / "recipe.yaml", dump_recipe(recipe))
         outcomes = [_run_stage(run, stage) for stage in stages]
     return Outcome(sum(o.done for o in outcomes), sum(o.skipped for o in outcomes))
+
+
+def _check_quantizer(recipe: Recipe, stages: Sequence[str]) -> None:
+    """Raise RecipeError where a type of file needs the quantiser, and that is not installed."""
+    types = list(recipe.release.gguf) if "release" in stages else []
+    if "evaluate" in stages and recipe.evaluate.serve.engine == "llama.cpp":
+        types.append(recipe.evaluate.serve.quantization)
+    from cuvee.models.gguf_quantize import FILE_TYPES, require_quantizer
+
+    for quantization in types:
+        if quantization in FILE_TYPES:
+            require_quantizer(quantization)
 
 
 def states(recipe: Recipe, path: Path) -> list[TaskState]:

@@ -1,18 +1,23 @@
 """A small finished run folder, written row by row as the stages write it."""
 
+import dataclasses
 import json
 import random
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuvee.recipe import Recipe, parse_recipe
+from cuvee.models.random_model import write_random_model
+from cuvee.recipe import Recipe, dump_recipe, parse_recipe
 from cuvee.records import (
     Comparison,
     Dropped,
     Example,
+    Parity,
     Problem,
     Score,
     Trace,
@@ -20,9 +25,12 @@ from cuvee.records import (
     VerdictName,
     write_rows,
 )
+from cuvee.release.exports import Export, export_file, parity_file, write_export
 from cuvee.release.facts import Facts
 from cuvee.release.gather import gather
+from cuvee.release.stage import tasks
 from cuvee.runfolder import Run, Task, execute
+from cuvee.serve.facts import Recommended, ServingFacts
 
 HOSTILE = (
     '</pre></details><script>document.title = "owned"</script><img src=x onerror="alert(1)">'
@@ -111,6 +119,33 @@ def facts(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Facts:
     return gather(build_run(tmp_path_factory.mktemp("run"), recipe, problems=12, seed=0))
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Run:
+    """A finished run with a real merged model, released."""
+    run = build_run(tmp_path_factory.mktemp("once") / "run", recipe, problems=12, seed=0)
+    write_random_model(run.merged())
+    for task in tasks(run, ExitStack()):
+        execute(run, task)
+    return run
+
+
+@pytest.fixture
+def released(once: Run, tmp_path: Path) -> Run:
+    """A copy of it: a run folder may be moved."""
+    shutil.copytree(once.path, tmp_path / "run")
+    return dataclasses.replace(once, path=tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def serving() -> ServingFacts:
+    """How a model is served whose template opens the reasoning."""
+    return ServingFacts(
+        template="{{ messages[0].content }}<think>\n", stop=("<|im_end|>",), bos=None,
+        eos="<|im_end|>", adds_bos=False, context=2048, prefill="<think>\n", think_tokens=True,
+        architecture="llama", sampling=Recommended(0.6, 0.95, "the protocol of the evaluation"),
+    )  # fmt: skip
+
+
 @pytest.fixture
 def hostile() -> str:
     return HOSTILE
@@ -154,10 +189,36 @@ def build_run(path: Path, recipe: Recipe, *, problems: int, seed: int) -> Run:
         write_rows(run.comparisons(), [*comparisons(), *mixture_comparisons()], Comparison)
         for row in rows:
             write_rows(run.score_verdicts(row.model, row.benchmark), _verdicts(row), Verdict)
+        answer = _trace(_problem("math", 1), "merged", 1, rng)
+        for benchmark in recipe.evaluate.benchmarks:
+            write_rows(run.score_traces("merged", benchmark), [answer], Trace)
         return {"scores": len(rows)}
 
     _do(run, "evaluate", "scores", [run.scores(), run.comparisons()], evaluate)
+    (run.path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    _write_exports(run)
     return run
+
+
+def _write_exports(run: Run) -> None:
+    """What is known of the recipe's GGUF files, without the files."""
+    for quantization in run.recipe.release.gguf:
+        row = parity_row(f"{run.recipe.name}.{quantization}.gguf", quantization)
+        export = Export(row.file, quantization, row.bytes, "", 2048, 2_000_000)
+        write_export(export_file(run, quantization), export)
+        write_rows(parity_file(run, quantization), [row], Parity)
+
+
+def parity_row(file: str, quantization: str, **changes: Any) -> Parity:
+    """A row of a file that passed."""
+    values: dict[str, Any] = {
+        "bytes": 1_234_567, "texts": 40, "texts_unlike": 0, "chats": 6, "chats_unlike": 0,
+        "text": "cuvee's own text", "positions": 511, "left_out": 0, "perplexity": 12.5,
+        "perplexity_checkpoint": 12.25, "kl_mean": 0.0123, "kl_p99": 0.25, "same_top": 0.975,
+        "logit_difference": None, "engine_positions": 3, "engine_kl": 0.0001, "passed": True,
+        "detail": "",
+    }  # fmt: skip
+    return Parity(file=file, quantization=quantization, **(values | changes))
 
 
 def _verdicts(score: Score) -> list[Verdict]:

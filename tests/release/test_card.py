@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from cuvee.recipe import parse_recipe
 from cuvee.release.card import front_matter, is_hub_id, render_card
 from cuvee.release.facts import Facts
+from cuvee.serve.facts import ServingFacts
 
 
 @pytest.mark.parametrize(
@@ -22,16 +23,16 @@ def test_only_hub_ids_are_called_hub_ids(name: str, *, expected: bool) -> None:
     assert is_hub_id(name) is expected
 
 
-def test_the_hub_reads_the_scores_with_their_n(facts: Facts) -> None:
-    card = ModelCard(render_card(facts))
+def test_the_hub_reads_the_scores_with_their_n(facts: Facts, serving: ServingFacts) -> None:
+    card = ModelCard(render_card(facts, serving))
     results = card.data.eval_results
     assert [(r.dataset_name, r.metric_value) for r in results] == [("sums", 31.25), ("lists", 75.0)]
     assert "64 problems × 1 sample" in results[0].metric_name
     assert results[0].metric_type == "accuracy"
 
 
-def test_what_is_unknown_is_left_out_and_said(facts: Facts) -> None:
-    text = render_card(facts)
+def test_what_is_unknown_is_left_out_and_said(facts: Facts, serving: ServingFacts) -> None:
+    text = render_card(facts, serving)
     front: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
     assert not {"license", "base_model", "datasets"} & set(front)
     assert "**Licence:** unknown" in text
@@ -54,16 +55,18 @@ def test_a_score_without_a_headline_is_not_in_the_index(facts: Facts) -> None:
     assert "model-index" not in front_matter(dataclasses.replace(facts, scores=unsure))
 
 
-def test_tables_are_whole_whatever_stands_in_a_cell(facts: Facts) -> None:
-    rows = [line for line in render_card(facts).splitlines() if line.startswith("| ")]
+def test_tables_are_whole_whatever_stands_in_a_cell(facts: Facts, serving: ServingFacts) -> None:
+    rows = [line for line in render_card(facts, serving).splitlines() if line.startswith("| ")]
     teachers = [line for line in rows if line.startswith(("| alice", "| bob", "| carol"))]
     assert len(teachers) == 3
     assert all(line.replace("\\|", "").count("|") == 8 for line in teachers)
     assert "a \\| b c" in teachers[1]
 
 
-def test_the_card_has_the_report_s_numbers_and_the_teachers_terms(facts: Facts) -> None:
-    text = render_card(facts).replace("\u00a0", " ")
+def test_the_card_has_the_report_s_numbers_and_the_teachers_terms(
+    facts: Facts, serving: ServingFacts
+) -> None:
+    text = render_card(facts, serving).replace("\u00a0", " ")
     assert "| sums | merged | 31.2 % | 19.2 % to 43.2 % | 64 × 1 |" in text
     assert "Wrong results that reached training: 0" in text.replace("wrong", "Wrong")
     assert "Apache-2.0" in text
@@ -71,19 +74,19 @@ def test_the_card_has_the_report_s_numbers_and_the_teachers_terms(facts: Facts) 
 
 
 def test_the_mixture_is_scored_in_the_card_and_said_to_be_no_part_of_the_model(
-    facts: Facts,
+    facts: Facts, serving: ServingFacts
 ) -> None:
-    text = render_card(facts).replace("\u00a0", " ")
+    text = render_card(facts, serving).replace("\u00a0", " ")
     assert "| sums | mixture | 39.1 % |" in text
     assert "| lists | merged − mixture | +12.5 |" in text
     assert "**Baseline:** the mixture is one model" in text
-    names = {r.dataset_name for r in ModelCard(render_card(facts)).data.eval_results}
+    names = {r.dataset_name for r in ModelCard(render_card(facts, serving)).data.eval_results}
     assert names == {"sums", "lists"}  # the merged model's own scores alone
     plain = dataclasses.replace(facts, recipe=facts.recipe.model_copy(update={"baseline": None}))
-    assert "Baseline" not in render_card(plain)
+    assert "Baseline" not in render_card(plain, serving)
 
 
-def test_no_text_of_a_model_stands_in_the_card(facts: Facts) -> None:
-    text = render_card(facts)
+def test_no_text_of_a_model_stands_in_the_card(facts: Facts, serving: ServingFacts) -> None:
+    text = render_card(facts, serving)
     assert "<script>" not in text
     assert "boxed" not in text

@@ -19,6 +19,7 @@ from cuvee.records import Comparison, Score
 from cuvee.release.card import render_card
 from cuvee.release.facts import Facts, Pairing, Published, TaskTime, TeacherCount
 from cuvee.release.report import render_report
+from cuvee.serve.facts import ServingFacts
 
 MEANS = {
     "aime24": ("math", 30, 64, {"base": 0.726, "math": 0.79, "code": 0.70, "mixture": 0.753,
@@ -231,8 +232,8 @@ def test_pass_at_k_and_maj_at_k_are_shown_where_there_are_several_samples(
     assert "90.4 % [82.4, 97.4]" in text_of(page)
 
 
-def test_the_card_says_the_same_in_the_hub_s_forms(evaluated: Facts) -> None:
-    card = ModelCard(render_card(evaluated))
+def test_the_card_says_the_same_in_the_hub_s_forms(evaluated: Facts, serving: ServingFacts) -> None:
+    card = ModelCard(render_card(evaluated, serving))
     found = {(r.dataset_name, r.metric_type): r for r in card.data.eval_results}
     assert found["aime24", "accuracy"].metric_value == 78.1
     assert found["aime24", "accuracy"].dataset_revision == "5cf4d2c"

@@ -14,16 +14,23 @@ from typing import Annotated
 import typer
 
 from cuvee import __version__
+from cuvee.cli import bench as benching
 from cuvee.cli import benchmarks as benchmarking
+from cuvee.cli import chat as chatting
 from cuvee.cli import compare as comparing
 from cuvee.cli import conformance as conforming
 from cuvee.cli import evaluate as evaluating
 from cuvee.cli import explain as explaining
+from cuvee.cli import fit as fitting
 from cuvee.cli import ledger as ledgers
 from cuvee.cli import merge as merging
+from cuvee.cli import merge_search as searching
+from cuvee.cli import plan as planning
 from cuvee.cli import preflight as preflighting
+from cuvee.cli import release as releasing
 from cuvee.cli import run as running
 from cuvee.cli import score as scoring
+from cuvee.cli import serve as serving
 from cuvee.cli import verify as verifying
 from cuvee.cli import view as viewing
 
@@ -52,13 +59,14 @@ STAGE_HELP = {
     "train": "Train one specialist per domain on its examples.",
     "merge": merging.MERGE_HELP,
     "evaluate": evaluating.EVALUATE_HELP,
-    "release": "Write the report, the model card and GGUF files.",
+    "release": releasing.RELEASE_HELP,
 }
 
 
 OWN_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "evaluate": (evaluating.evaluate, evaluating.EVALUATE_EXAMPLES),
     "merge": (merging.merge, merging.MERGE_EXAMPLES),
+    "release": (releasing.release, releasing.RELEASE_EXAMPLES),
     "train": (running.train, running.TRAIN_EXAMPLES),
     "verify": (verifying.verify, verifying.VERIFY_EXAMPLES),
 }
@@ -95,6 +103,12 @@ def _register() -> None:
         )
     example = "Example: cuvee diff runs/demo/05_specialists/math runs/demo/06_merged --html d.html"
     app.command(rich_help_panel="Around a run", epilog=example)(merging.diff)
+    app.command(
+        "merge-search",
+        rich_help_panel="Around a run",
+        help=searching.HELP,
+        epilog=searching.EXAMPLES,
+    )(searching.merge_search)
     examples = conforming.EXAMPLES
     app.command(rich_help_panel="Around a run", epilog=examples)(conforming.conformance)
     app.command(
@@ -102,6 +116,9 @@ def _register() -> None:
         help=preflighting.PREFLIGHT_HELP,
         epilog=preflighting.EXAMPLES,
     )(preflighting.preflight)
+    app.command(rich_help_panel="Around a run", help=fitting.FIT_HELP, epilog=fitting.EXAMPLES)(
+        fitting.fit
+    )
     app.command(rich_help_panel="Around a run", help=scoring.HELP, epilog=scoring.EXAMPLES)(
         scoring.score
     )
@@ -111,7 +128,19 @@ def _register() -> None:
     app.command(
         rich_help_panel="Around a run", help=benchmarking.HELP, epilog=benchmarking.EXAMPLES
     )(benchmarking.benchmarks)
+    app.command(rich_help_panel="Around a run", help=benching.HELP, epilog=benching.EXAMPLES)(
+        benching.bench
+    )
+    app.command(rich_help_panel="Around a run", help=serving.HELP, epilog=serving.EXAMPLES)(
+        serving.serve
+    )
+    app.command(rich_help_panel="Around a run", help=chatting.HELP, epilog=chatting.EXAMPLES)(
+        chatting.chat
+    )
     app.add_typer(ledgers.app, name="ledger", rich_help_panel="Around a run")
+    app.command(rich_help_panel="Around a run", help=planning.HELP, epilog=planning.EXAMPLES)(
+        planning.plan
+    )
     example = "Example: cuvee status runs/demo"
     app.command(rich_help_panel="Around a run", epilog=example)(running.status)
     app.command(rich_help_panel="Around a run", epilog=explaining.EXAMPLES)(explaining.explain)

@@ -5,6 +5,7 @@ What is not known (a licence, a hub id of a local base) is left out of the front
 said in the text, never guessed.
 """
 
+import dataclasses
 import functools
 import json
 import re
@@ -21,19 +22,26 @@ from cuvee.release.merge_yaml import merge_yaml
 from cuvee.release.protocols import conditions, conditions_of
 from cuvee.release.sampled import Sampled, largest, sampled
 from cuvee.release.tables import by_benchmark
+from cuvee.serve.commands import Command, commands, notes
+from cuvee.serve.facts import ServingFacts
 from cuvee.templates import environment
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_ENDINGS = (".gguf", ".parquet", ".jsonl", ".json", ".csv")
 
 
-def render_card(facts: Facts) -> str:
-    """Return the merged model's card as Markdown with YAML front matter."""
+def render_card(facts: Facts, serving: ServingFacts) -> str:
+    """Return the merged model's card as Markdown with YAML front matter.
+
+    `serving` is how the merged model is to be served. A file that did not pass its comparison
+    is in no command.
+    """
     templates = environment("cuvee.release", html=False)
     templates.filters.update(
         percent=wording.percent,
         points=wording.points,
         count=wording.count,
+        size=wording.size,
         usd=wording.usd,
         cell=_cell,
     )
@@ -56,6 +64,8 @@ def render_card(facts: Facts) -> str:
         conditions=conditions_of(facts.scores),
         merge_config=merge_yaml(facts.recipe),
         cuvee_version=__version__,
+        commands=_commands(facts, serving),
+        notes=notes(serving),
         base_is_hub_id=is_hub_id(facts.recipe.base),
         traces_total=sum(f.traces for f in facts.funnels),
         trained_total=sum(f.trained for f in facts.funnels),
@@ -127,6 +137,17 @@ def _metric(kind: str, mean: float, low: float, high: float, score: Score) -> di
 def _several(facts: Facts) -> dict[str, tuple[Sampled, ...]]:
     """Return the benchmarks of which problems were sampled several times."""
     return {name: rows for name, rows in sampled(facts.scores).items() if largest(rows) > 1}
+
+
+def _commands(facts: Facts, serving: ServingFacts) -> tuple[Command, ...]:
+    """Return how to serve the weights, and the first file that is as good as they are."""
+    good = [e for e in facts.exports if e.parity is None or e.parity.passed]
+    name = facts.recipe.name
+    if not good:
+        return commands(serving, checkpoint=".", gguf=None, name=name)
+    found = commands(serving, checkpoint=".", gguf=good[0].file, name=name)
+    own = f"-f Modelfile.{good[0].quantization}"  # of several types, each has its own
+    return tuple(dataclasses.replace(c, text=c.text.replace("-f Modelfile", own)) for c in found)
 
 
 def _cell(text: str) -> str:

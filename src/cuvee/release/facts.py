@@ -10,6 +10,7 @@ from typing import Any
 from cuvee.lineage.preflight import Preflight
 from cuvee.recipe import Recipe
 from cuvee.records import Comparison, Score, Trace, Verdict
+from cuvee.release.exports import Export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +228,8 @@ class Facts:
     training: Mapping[str, Training]
     """Model -> its training: of the domains' specialists, then of the mixture if there is one."""
     adopted: tuple[Adopted, ...]
+    exports: tuple[Export, ...]
+    """The recipe's GGUF files, in its order."""
     samples: tuple[Sample, ...]
     tasks: tuple[TaskTime, ...]
     """By stage, in the order they began; the tasks of `release` itself are not among them."""

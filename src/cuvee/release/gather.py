@@ -21,6 +21,7 @@ from cuvee.records import (
     VerdictName,
     iter_rows,
 )
+from cuvee.release.exports import read_exports
 from cuvee.release.facts import Facts, FaultCount, Funnel, Sample, TaskTime, TeacherCount
 from cuvee.release.logs import merge_statistics, read_adopted, read_training
 from cuvee.release.published import read_published
@@ -86,6 +87,7 @@ def gather(run: Run) -> Facts:
         },
         training=training,
         adopted=read_adopted(merge_statistics(run)),
+        exports=read_exports(run),
         samples=tuple(s for domain in domains for s in _samples(run, domain, fates[domain])),
         tasks=_tasks(run),
         versions=_versions(run),

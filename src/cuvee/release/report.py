@@ -44,6 +44,7 @@ def render_report(facts: Facts) -> str:
         points=wording.points,
         count=wording.count,
         duration=wording.duration,
+        size=wording.size,
         usd=wording.usd,
         visible=visible,
     )

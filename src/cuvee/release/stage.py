@@ -1,8 +1,10 @@
-"""The stage `release`: everything a run wrote -> report, model card, data card, GGUF files.
+"""The stage `release`: everything a run wrote -> GGUF files, report, model card, data card.
 
-Tasks: `report` -> `report.html`, `card` -> `README.md`, `data_card` -> `DATA_CARD.md`,
-`gguf/TYPE` -> one file each, all in `08_release`. The report takes from the manifest how long
-the earlier stages took; it does not count as changed when only that does.
+Tasks: `gguf/TYPE` and `parity/TYPE` -> one file each, compared with the merged model;
+`modelfile` -> `Modelfile.TYPE`; `parity` -> the table of all; then, as they say what became of
+those, `report` -> `report.html`, `card` -> `README.md` and `data_card` -> `DATA_CARD.md`, all in
+`08_release`. The report takes from the manifest how long the earlier stages took; it does not
+count as changed when only that does.
 """
 
 import dataclasses
@@ -14,22 +16,24 @@ from typing import Any
 from cuvee.atomic import write_text
 from cuvee.lineage.card_facts import card_facts, card_files
 from cuvee.lineage.data_card import render_data_card
-from cuvee.models.gguf_write import write_gguf
 from cuvee.release.card import render_card
+from cuvee.release.export_tasks import export_files, export_tasks
 from cuvee.release.gather import gather, kind_of, model_of
 from cuvee.release.logs import merge_statistics, training_files
 from cuvee.release.published import read_published
+from cuvee.release.recommended import recommended
 from cuvee.release.report import render_report
 from cuvee.release.scored import scored_files
 from cuvee.runfolder import Run, Task
+from cuvee.serve.facts import serving_facts
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
     """Return the stage's tasks: the report, and what the recipe's `release:` asks for."""
-    found = [_report(run)]
+    found = [*export_tasks(run), _report(run)]
     if run.recipe.release.card:
         found += [_card(run), _data_card(run)]
-    return [*found, *(_gguf(run, quantization) for quantization in run.recipe.release.gguf)]
+    return found
 
 
 def _report(run: Run) -> Task:
@@ -49,7 +53,9 @@ def _card(run: Run) -> Task:
     out = run.folder("release") / "README.md"
 
     def work() -> Mapping[str, Any]:
-        text = render_card(gather(run))
+        facts = gather(run)
+        serving = serving_facts(run.merged(), sampling=recommended(facts.scores))
+        text = render_card(facts, serving)
         write_text(out, text)
         return {"bytes": len(text.encode())}
 
@@ -57,12 +63,14 @@ def _card(run: Run) -> Task:
     # Of `evaluate` it says what stands in the scores' own protocols, which are inputs.
     parts = ("name", "base", "limit", "domains", "train", "baseline", "merge")
     settings = {part: recipe[part] for part in parts} | {"published": _published(run)}
+    settings["release"] = {"gguf": recipe["release"]["gguf"], "compared": _is_compared(run)}
     settings["teachers"] = [
         {"name": t.name, "kind": kind_of(t), "model": model_of(t), "terms": t.terms,
          "domains": t.domains}
         for t in run.recipe.teachers
     ]  # fmt: skip
-    return Task("release", "card", _sources(run), (out,), settings, work)
+    inputs = (*_sources(run), run.merged())
+    return Task("release", "card", inputs, (out,), settings, work)
 
 
 def _data_card(run: Run) -> Task:
@@ -84,18 +92,6 @@ def _data_card(run: Run) -> Task:
     return Task("release", "data_card", card_files(run), (out,), settings, work)
 
 
-def _gguf(run: Run, quantization: str) -> Task:
-    out = run.folder("release") / f"{run.recipe.name}.{quantization}.gguf"
-
-    def work() -> Mapping[str, Any]:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_gguf(run.merged(), out, quantization=quantization)
-        return {"bytes": out.stat().st_size}
-
-    settings = {"name": run.recipe.name, "quantization": quantization}
-    return Task("release", f"gguf/{quantization}", (run.merged(),), (out,), settings, work)
-
-
 def _sources(run: Run) -> tuple[Path, ...]:
     """Return every file that `gather` reads, apart from the manifest."""
     paths: list[Path] = []
@@ -105,7 +101,11 @@ def _sources(run: Run) -> tuple[Path, ...]:
         paths += [run.verdicts(domain), run.examples(domain), run.dropped("select", domain)]
     for model in run.recipe.trained():
         paths += training_files(run, model)
-    return (*paths, *scored_files(run), merge_statistics(run))
+    return (*paths, *scored_files(run), merge_statistics(run), *export_files(run))
+
+
+def _is_compared(run: Run) -> bool:
+    return run.recipe.release.parity is not None
 
 
 def _published(run: Run) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def usd(amount: float) -> str:
     return f"{amount:,.{digits}f}{NBSP}USD"
 
 
+def size(amount: float) -> str:
+    """Return bytes in decimal units, as file managers and the hub say them: `145.3 MB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= factor:
+            return f"{amount / factor:,.1f}{NBSP}{unit}"
+    return f"{amount:.0f}{NBSP}bytes"
+
+
 def model_label(model: str, *, teachers: Container[str] = ()) -> str:
     """Return how people call a model: `base`, `math specialist`, `merged`, `r1 (teacher)`."""
     if model in teachers:

@@ -1,30 +1,29 @@
 """Whether what will be served fits into what memory is free: told, never refused.
 
-A plan in, a warning or nothing out. A lower bound: the weights as they stand in their file
-and the KV cache in 16 bits; engines need working memory beside. What a model needs before it
-is there is `cuvee fit`'s.
+A plan in, a warning or nothing out. Counted as `cuvee.fit.serving` does it, the weights as
+they stand in their file. What a model needs before it is there is `cuvee fit`'s.
 """
 
 from pathlib import Path
 
 from cuvee.errors import DataError
+from cuvee.fit.serving import PROCESS, kv_bytes, working_bytes
 from cuvee.models.files import weight_files
 from cuvee.models.shape import shape_of
 from cuvee.progress import warn
 from cuvee.serve.start import Plan
 
-_KV_BYTES = 2
 _GIB = 1 << 30
 
 
-def least_memory(plan: Plan) -> int:
-    """Return bytes that serving takes at least. Raises DataError where the shape is unknown."""
-    path = Path(plan.path)
+def serving_bytes(plan: Plan) -> int:
+    """Return the bytes that llama.cpp will take. Raises DataError where the shape is unknown."""
+    path, spec = Path(plan.path), plan.spec
     files = [path] if path.is_file() else weight_files(path)
     shape = shape_of(path)
-    values = 2 * shape.layers * shape.key_value_heads * shape.head_size
-    tokens = plan.spec.slots * plan.spec.context
-    return sum(file.stat().st_size for file in files) + values * tokens * _KV_BYTES
+    cache = kv_bytes(shape, context=spec.context, slots=spec.slots)
+    working = working_bytes(shape, context=spec.context, slots=spec.slots)
+    return sum(file.stat().st_size for file in files) + cache + working + PROCESS
 
 
 def warn_of_memory(plan: Plan) -> None:
@@ -32,14 +31,14 @@ def warn_of_memory(plan: Plan) -> None:
     if plan.spec.engine != "llama.cpp":
         return
     try:
-        needed = least_memory(plan)
+        needed = serving_bytes(plan)
     except DataError as error:
         warn(f"whether it fits into memory is not known: {error}")
         return
     free = _available()
     if free is not None and needed > free:
         warn(
-            f"it needs at least {needed / _GIB:.1f} GiB ({plan.spec.slots} slots of "
+            f"it needs about {needed / _GIB:.1f} GiB ({plan.spec.slots} slots of "
             f"{plan.spec.context} tokens), {free / _GIB:.1f} GiB are free: try fewer --slots, less "
             "--context or a smaller type"
         )

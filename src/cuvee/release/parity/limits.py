@@ -8,6 +8,10 @@ on a 135M Llama, an unkind case: small models lose most, and where rows are no m
 llama.cpp stores them in other types. It says "broken", never "good enough". A loss much larger
 than the type's usual one, below the limit, is seen in the row alone.
 
+Measured there, mean nats on 511 positions of the shipped text: Q8_0 0.002, Q6_K 0.007, Q5_K_M
+0.13 (stored as Q5_1 for the most part, and so worse than Q4_K_M, stored as Q5_0), Q4_K_M 0.06,
+Q3_K_M 0.15, Q2_K 0.47. Q5_K_S and Q4_K_S were not measured; they share their neighbours' limits.
+
 F32, F16 and BF16 are meant to be the model itself and have a limit on every log-probability.
 F32 is exact; BF16 is of a bf16 checkpoint. Of others: F16 keeps 11 bits of each weight and BF16
 8, an error of 2^-12 and 2^-9 at most, relative; 8 times the limit of F16 is allowed for BF16.
@@ -39,8 +43,8 @@ LIMITS = {
     "BF16": Limit(0.02, 0.8),
     "Q8_0": Limit(0.1),
     "Q6_K": Limit(0.1),
-    "Q5_K_M": Limit(0.25),
-    "Q5_K_S": Limit(0.25),
+    "Q5_K_M": Limit(0.5),
+    "Q5_K_S": Limit(0.5),
     "Q4_K_M": Limit(0.5),
     "Q4_K_S": Limit(0.5),
     "Q3_K_M": Limit(1.0),

@@ -1,0 +1,242 @@
+"""`cuvee fit`: how large a model's files are, what serving and training take, what fits."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cuvee.cli.merge import PIPED_WIDTH
+from cuvee.cli.messages import errors_as_messages
+from cuvee.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cuvee.fit.overview import Machine, Row, TrainingRow
+
+FIT_HELP = """Say what a model needs, and whether it fits: file sizes, memory, speed, training.
+
+MODEL: a checkpoint folder, a config.json, a .gguf file (its header alone is read) or a hub id
+(its config.json alone is fetched). Dense llama, qwen2 and qwen3; others are refused by name.
+
+File sizes are exact; every estimate says its error."""
+
+EXAMPLES = (
+    "Examples: cuvee fit Qwen/Qwen2.5-32B --gpu 8GB --ram 64GB "
+    "| cuvee fit runs/demo/06_merged --type Q8_0 --context 8192 --json "
+    '| cuvee fit model.gguf --gpu "RTX 4060 Ti" --ram-bandwidth 76.8 --slots 1'
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder, config.json, .gguf file or hub id.")
+]
+GpuOption = Annotated[
+    str, typer.Option(metavar="SIZE|NAME", help="Memory of the GPU, or its name; 0GB: none.")
+]
+RamOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="RAM. Default: that of this machine.")
+]
+ContextOption = Annotated[int, typer.Option(min=1, help="Tokens of context a slot.")]
+SlotsOption = Annotated[int, typer.Option(min=1, help="Requests answered at once.")]
+KvOption = Annotated[str, typer.Option(metavar="TYPE", help="Type of the KV cache: f16, q8_0 ...")]
+TypeOption = Annotated[
+    list[str] | None, typer.Option("--type", metavar="T", help="This type alone; repeatable.")
+]
+GpuBandwidthOption = Annotated[
+    float | None, typer.Option(min=0.1, metavar="GB/S", help="Of the GPU. Default: by its name.")
+]
+RamBandwidthOption = Annotated[
+    float | None, typer.Option(min=0.1, metavar="GB/S", help="Of the RAM. Default: measured here.")
+]
+GpusOption = Annotated[int, typer.Option(min=1, help="GPUs to train on, each as --gpu.")]
+RowOption = Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of a training row.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in bytes.")]
+
+
+def fit(  # noqa: PLR0913 - a command's options
+    model: ModelArgument,
+    *,
+    gpu: GpuOption = "0GB",
+    ram: RamOption = None,
+    context: ContextOption = 32768,
+    slots: SlotsOption = 4,
+    kv: KvOption = "f16",
+    types: TypeOption = None,
+    gpu_bandwidth: GpuBandwidthOption = None,
+    ram_bandwidth: RamBandwidthOption = None,
+    gpus: GpusOption = 1,
+    row_tokens: RowOption = 8192,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit (the help is `FIT_HELP`)."""
+    with errors_as_messages():
+        from cuvee.fit.files import known_metadata, safetensors_bytes
+        from cuvee.fit.mixing import TYPES
+        from cuvee.fit.overview import Wanted, headline, nearest, overview, possible, training
+        from cuvee.fit.overview import chosen as spoken_of
+        from cuvee.models.shape import shape_of
+
+        file = config_of(model)
+        shape = shape_of(file)
+        on = machine(gpu, ram, gpu_bandwidth=gpu_bandwidth, ram_bandwidth=ram_bandwidth)
+        wanted = Wanted(context=context, slots=slots, kv=kv)
+        chosen, refused = (types, []) if types else possible(shape, TYPES)
+        rows = overview(shape, on, wanted, types=chosen, metadata=known_metadata(file))
+        row = spoken_of(rows)
+        trained = training(shape, gpus=gpus, gpu=on.gpu, row_tokens=row_tokens) if on.gpu else ()
+        said = {
+            "model": model,
+            "parameters": shape.parameters,
+            "safetensors_bf16": safetensors_bytes(shape).total,
+            "headline": headline(rows, wanted),
+            "nearest": nearest(shape, on, wanted, row=row, rows=rows),
+            "refused": refused,
+            "assumptions": assumptions(rows, on, context=context, trained_for=shape.context),
+        }
+        show(said, rows, trained, as_json=as_json)
+
+
+def config_of(model: str) -> Path:
+    """Return the local file or folder that says the sizes of a model, fetching no weights.
+
+    Raises RecipeError where there is neither such a path nor such a repository, or no network.
+    """
+    if Path(model).exists():
+        return Path(model)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, "config.json"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RecipeError(
+            f"{model}: no such file or folder, and its config.json could not be fetched from the "
+            f"hub ({type(error).__name__}: {reason}); offline, name a folder or a config.json"
+        ) from error
+
+
+def machine(
+    gpu: str, ram: str | None, *, gpu_bandwidth: float | None, ram_bandwidth: float | None
+) -> "Machine":
+    """Return the machine that the options describe; what they leave out is that of this one."""
+    import os
+
+    from cuvee.fit.overview import Machine
+    from cuvee.fit.speed import (
+        GPU_SHARE,
+        RAM_SHARE,
+        Bandwidth,
+        bytes_of,
+        gpu_of,
+        measured_ram,
+    )
+
+    size, speed = gpu_of(gpu)
+    if gpu_bandwidth is not None:
+        speed = Bandwidth(gpu_bandwidth * 1e9, GPU_SHARE, "as given")
+    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    given = None if ram_bandwidth is None else ram_bandwidth * 1e9
+    memory = measured_ram() if given is None else Bandwidth(given, RAM_SHARE, "as given")
+    return Machine(size, bytes_of(ram) if ram else own, memory, speed)
+
+
+def assumptions(
+    rows: "tuple[Row, ...]", on: "Machine", *, context: int, trained_for: int | None
+) -> list[str]:
+    """Return what the numbers rest on, each once."""
+    from cuvee.fit.serving import GPU_CONTEXT, RAM_RESERVE
+
+    said = dict.fromkeys(rows[0].memory.assumptions)
+    said |= dict.fromkeys(line for row in rows if row.pace for line in row.pace.assumptions)
+    said[f"file sizes: weights exact; {rows[0].file.source}"] = None
+    said[f"{RAM_RESERVE / 1e9:.0f} GB of RAM left to the system: assumed"] = None
+    if on.gpu:
+        said[f"{GPU_CONTEXT / 1e9:.1f} GB of the GPU for its context: assumed"] = None
+        if on.gpu_bandwidth is None:
+            said["no speed with a GPU of unknown bandwidth: name it, or give --gpu-bandwidth"] = (
+                None
+            )
+    if trained_for is not None and context > trained_for:
+        said[f"the model was made for {trained_for:,} tokens, fewer than --context"] = None
+    return list(said)
+
+
+def show(
+    said: dict[str, object],
+    rows: "tuple[Row, ...]",
+    trained: "tuple[TrainingRow, ...]",
+    *,
+    as_json: bool,
+) -> None:
+    """Print the findings: tables and sentences, or one JSON object."""
+    import dataclasses
+    import sys
+
+    if as_json:
+        found = {
+            **said,
+            "types": [dataclasses.asdict(row) for row in rows],
+            "training": [dataclasses.asdict(row) for row in trained],
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    console.print(str(said["headline"]), style="bold", markup=False)
+    console.print(serving_table(rows))
+    for key in ("nearest", "refused"):
+        for line in said[key]:  # type: ignore[attr-defined]  # both are sequences of lines
+            console.print(f"{key}: {line}", markup=False)
+    if trained:
+        console.print(training_table(trained))
+    for line in said["assumptions"]:  # type: ignore[attr-defined]
+        console.print(f"- {line}", style="dim", markup=False)
+
+
+def serving_table(rows: "tuple[Row, ...]") -> "Table":
+    """Return the table of the types."""
+    from rich.table import Table
+
+    table = Table(title="Serving (GB of 10^9 bytes)")
+    for column in ("type", "file", "KV", "working", "total", "GPU layers", "on GPU", "in RAM"):
+        table.add_column(column, justify="left" if column == "type" else "right")
+    for column in ("fits", "largest context", "tokens/s"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        pace = f"{row.pace.tokens:.2g} ({row.pace.low:.2g}-{row.pace.high:.2g})" if row.pace else ""
+        sizes = (row.file.total, row.memory.kv, row.memory.working, row.memory.total)
+        places = (row.placed.gpu, row.placed.ram)
+        table.add_row(
+            row.quantization + ("*" if row.file.fallbacks else ""),
+            *(f"{size / 1e9:.2f}" for size in sizes),
+            str(row.placed.gpu_layers),
+            *(f"{size / 1e9:.2f}" for size in places),
+            "yes" if row.fits else f"no: {row.short / 1e9:.1f} short",
+            f"{row.largest_context:,}",
+            pace,
+        )
+    fallen = max(row.file.fallbacks for row in rows)
+    if fallen:
+        table.caption = f"* up to {fallen} matrices have rows that need another type"
+    return table
+
+
+def training_table(rows: "tuple[TrainingRow, ...]") -> "Table":
+    """Return the table of the ways to train."""
+    from rich.table import Table
+
+    table = Table(title="Training, on the fullest GPU (GB; by formula, see docs/train.md)")
+    for column in ("way", "strategy", "weights", "gradients", "optimizer", "activations"):
+        table.add_column(column, justify="left" if column in ("way", "strategy") else "right")
+    table.add_column("total", justify="right")
+    table.add_column("fits", justify="right")
+    for row in rows:
+        sizes = (row.weights, row.gradients, row.optimizer, row.activations, row.total)
+        table.add_row(
+            row.way, row.strategy, *(f"{size / 1e9:.1f}" for size in sizes),
+            "yes" if row.fits else "no",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,1 @@
+"""Workers: what maps a function over rows, on this machine or on a cluster."""
