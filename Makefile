@@ -3,6 +3,7 @@
 # in a sandbox; SANDBOX=none goes without it (see `make help`).
 PYTHON ?= python3
 SANDBOX ?= bubblewrap
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -15,6 +16,7 @@ help:
 	@echo "make test        format, lint, types and tests"
 	@echo "make test-slow   the tests that take over a minute as well"
 	@echo "make clean       remove the virtual environment and caches"
+	@echo "JOBS=2           processes that make test runs its tests in"
 	@echo "SANDBOX=none     run model-written code WITHOUT a sandbox (make demo, make smoke), and"
 	@echo "                 skip the tests that need one, with their count (make test)"
 
@@ -51,7 +53,7 @@ smoke: check-sandbox $(STAMP)
 	$(BIN)/cuvee run recipes/smoke.yaml --set sandbox=$(SANDBOX)
 
 test: check-sandbox lint types
-	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -m "not slow" -rs --durations=25
+	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile -rs --durations=25
 
 test-slow: check-sandbox $(STAMP)
 	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -rs
