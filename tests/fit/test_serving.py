@@ -111,7 +111,7 @@ def test_what_does_not_fit_names_the_nearest_that_does() -> None:
     rows = overview(QWEN_32B, machine, wanted, types=["Q8_0", "Q4_K_M", "Q2_K"])
     q8 = rows[0]
     assert not q8.fits
-    assert "Q2_K fits" in headline(rows, wanted) or "fits" in headline(rows, wanted)
+    assert "fit" in headline(chosen(rows), wanted)
     assert any(line.startswith("Q8_0 fits with") for line in nearest(
         QWEN_32B, machine, wanted, row=q8, rows=rows))  # fmt: skip
     more = dataclasses.replace(machine, ram=machine.ram + q8.short)
@@ -139,6 +139,10 @@ def test_the_command_answers_in_json_and_refuses_by_name(tmp_path: Path) -> None
     said = json.loads(done.output)
     assert {row["quantization"] for row in said["types"]} >= {"F32", "Q8_0", "Q4_K_M"}
     assert {row["way"] for row in said["training"]} == {"full", "LoRA 32"}
+    for flag in ("--gpus", "--row-tokens", "--gpu-bandwidth"):
+        without = CliRunner().invoke(app, ["fit", str(file), "--ram-bandwidth", "50", flag, "4"])
+        assert without.exit_code == 2
+        assert f"{flag}: only with --gpu" in without.output
     file.write_text(json.dumps({**config, "model_type": "mixtral"}))
     refused = CliRunner().invoke(app, ["fit", str(file), *options])
     assert refused.exit_code != 0

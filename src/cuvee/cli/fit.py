@@ -1,6 +1,7 @@
 """`cuvee fit`: how large a model's files are, what serving and training take, what fits."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from cuvee.fit.overview import Machine, Row, TrainingRow
 
+ROW_TOKENS = 8192
+CONTEXT = 32768
 FIT_HELP = """Say what a model needs, and whether it fits: file sizes, memory, speed, training.
 
 MODEL: a checkpoint folder, a config.json, a .gguf file (its header alone is read) or a hub id
@@ -37,11 +40,15 @@ GpuOption = Annotated[
 RamOption = Annotated[
     str | None, typer.Option(metavar="SIZE", help="RAM. Default: that of this machine.")
 ]
-ContextOption = Annotated[int, typer.Option(min=1, help="Tokens of context a slot.")]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens a slot. Default: the model's own, at most 32768."),
+]
 SlotsOption = Annotated[int, typer.Option(min=1, help="Requests answered at once.")]
 KvOption = Annotated[str, typer.Option(metavar="TYPE", help="Type of the KV cache: f16, q8_0 ...")]
 TypeOption = Annotated[
-    list[str] | None, typer.Option("--type", metavar="T", help="This type alone; repeatable.")
+    list[str] | None,
+    typer.Option("--type", metavar="T", help="Only these: T,T or repeated."),
 ]
 GpuBandwidthOption = Annotated[
     float | None, typer.Option(min=0.1, metavar="GB/S", help="Of the GPU. Default: by its name.")
@@ -49,8 +56,12 @@ GpuBandwidthOption = Annotated[
 RamBandwidthOption = Annotated[
     float | None, typer.Option(min=0.1, metavar="GB/S", help="Of the RAM. Default: measured here.")
 ]
-GpusOption = Annotated[int, typer.Option(min=1, help="GPUs to train on, each as --gpu.")]
-RowOption = Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of a training row.")]
+GpusOption = Annotated[
+    int | None, typer.Option(min=1, help="GPUs to train on, each as --gpu. Default: 1.")
+]
+RowOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Tokens of a training row. Default: 8192.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in bytes.")]
 
 
@@ -59,19 +70,19 @@ def fit(  # noqa: PLR0913 - a command's options
     *,
     gpu: GpuOption = "0GB",
     ram: RamOption = None,
-    context: ContextOption = 32768,
+    context: ContextOption = None,
     slots: SlotsOption = 4,
     kv: KvOption = "f16",
     types: TypeOption = None,
     gpu_bandwidth: GpuBandwidthOption = None,
     ram_bandwidth: RamBandwidthOption = None,
-    gpus: GpusOption = 1,
-    row_tokens: RowOption = 8192,
+    gpus: GpusOption = None,
+    row_tokens: RowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit (the help is `FIT_HELP`)."""
     with errors_as_messages():
-        from cuvee.fit.files import known_metadata, safetensors_bytes
+        from cuvee.fit.files import known_metadata, safetensors_bytes, type_of
         from cuvee.fit.mixing import TYPES
         from cuvee.fit.overview import Wanted, headline, nearest, overview, possible, training
         from cuvee.fit.overview import chosen as spoken_of
@@ -80,21 +91,37 @@ def fit(  # noqa: PLR0913 - a command's options
         file = config_of(model)
         shape = shape_of(file)
         on = machine(gpu, ram, gpu_bandwidth=gpu_bandwidth, ram_bandwidth=ram_bandwidth)
+        context = context or min(shape.context or CONTEXT, CONTEXT)
         wanted = Wanted(context=context, slots=slots, kv=kv)
-        chosen, refused = (types, []) if types else possible(shape, TYPES)
+        asked = [name for given in types or [] for name in given.split(",")]
+        chosen, refused = (asked, []) if asked else possible(shape, TYPES)
         rows = overview(shape, on, wanted, types=chosen, metadata=known_metadata(file))
-        row = spoken_of(rows)
-        trained = training(shape, gpus=gpus, gpu=on.gpu, row_tokens=row_tokens) if on.gpu else ()
+        own = type_of(file) if file.suffix == ".gguf" else None
+        row = spoken_of(rows, own=own)
+        if not on.gpu:
+            refuse({"--gpus": gpus, "--row-tokens": row_tokens}, "only with --gpu")
+        trained = (
+            training(shape, gpus=gpus or 1, gpu=on.gpu, row_tokens=row_tokens or ROW_TOKENS)
+            if on.gpu
+            else ()
+        )
         said = {
             "model": model,
             "parameters": shape.parameters,
             "safetensors_bf16": safetensors_bytes(shape).total,
-            "headline": headline(rows, wanted),
+            "type": own,
+            "headline": headline(row, wanted),
             "nearest": nearest(shape, on, wanted, row=row, rows=rows),
             "refused": refused,
             "assumptions": assumptions(rows, on, context=context, trained_for=shape.context),
         }
         show(said, rows, trained, as_json=as_json)
+
+
+def refuse(flags: Mapping[str, object], why: str) -> None:
+    """Raise RecipeError naming the flags that were given, and are not None."""
+    if given := [name for name, value in flags.items() if value is not None]:
+        raise RecipeError(f"{', '.join(given)}: {why}")
 
 
 def config_of(model: str) -> Path:
@@ -104,6 +131,8 @@ def config_of(model: str) -> Path:
     """
     if Path(model).exists():
         return Path(model)
+    if not is_hub_id(model):
+        raise RecipeError(f"{model}: no such file or folder")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -115,6 +144,12 @@ def config_of(model: str) -> Path:
             f"{model}: no such file or folder, and its config.json could not be fetched from the "
             f"hub ({type(error).__name__}: {reason}); offline, name a folder or a config.json"
         ) from error
+
+
+def is_hub_id(model: str) -> bool:
+    """Return whether a name has the form of a hub id: `owner/name`, and no path or file."""
+    starts, ends = ("/", ".", "~"), (".gguf", ".json", ".safetensors")
+    return model.count("/") == 1 and not model.startswith(starts) and not model.endswith(ends)
 
 
 def machine(
@@ -134,6 +169,8 @@ def machine(
     )
 
     size, speed = gpu_of(gpu)
+    if not size:
+        refuse({"--gpu-bandwidth": gpu_bandwidth}, "only with --gpu")
     if gpu_bandwidth is not None:
         speed = Bandwidth(gpu_bandwidth * 1e9, GPU_SHARE, "as given")
     own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -186,7 +223,7 @@ def show(
 
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
     console.print(str(said["headline"]), style="bold", markup=False)
-    console.print(serving_table(rows))
+    console.print(serving_table(rows, own=said["type"]))
     for key in ("nearest", "refused"):
         for line in said[key]:  # type: ignore[attr-defined]  # both are sequences of lines
             console.print(f"{key}: {line}", markup=False)
@@ -196,32 +233,41 @@ def show(
         console.print(f"- {line}", style="dim", markup=False)
 
 
-def serving_table(rows: "tuple[Row, ...]") -> "Table":
-    """Return the table of the types."""
+def serving_table(rows: "tuple[Row, ...]", *, own: object) -> "Table":
+    """Return the table of the types; `own` is that of the file that was asked about, or None."""
     from rich.table import Table
 
     table = Table(title="Serving (GB of 10^9 bytes)")
-    for column in ("type", "file", "KV", "working", "total", "GPU layers", "on GPU", "in RAM"):
-        table.add_column(column, justify="left" if column == "type" else "right")
-    for column in ("fits", "largest context", "tokens/s"):
-        table.add_column(column, justify="right")
+    on_gpu = any(row.placed.gpu_layers for row in rows)
+    paced = any(row.pace for row in rows)
+    places = ("GPU layers", "on GPU", "in RAM") if on_gpu else ()
+    table.add_column("type", no_wrap=True)
+    for column in ("file", "KV", "working", "total", *places, "fits", "largest context"):
+        table.add_column(column, justify="right", no_wrap=column != "largest context")
+    if paced:
+        table.add_column("tokens/s", justify="right", no_wrap=True)
     for row in rows:
-        pace = f"{row.pace.tokens:.2g} ({row.pace.low:.2g}-{row.pace.high:.2g})" if row.pace else ""
+        mark = "*" if row.file.fallbacks else ""
+        name = f"{row.quantization}{mark}{' (this file)' if row.quantization == own else ''}"
         sizes = (row.file.total, row.memory.kv, row.memory.working, row.memory.total)
-        places = (row.placed.gpu, row.placed.ram)
-        table.add_row(
-            row.quantization + ("*" if row.file.fallbacks else ""),
-            *(f"{size / 1e9:.2f}" for size in sizes),
-            str(row.placed.gpu_layers),
-            *(f"{size / 1e9:.2f}" for size in places),
-            "yes" if row.fits else f"no: {row.short / 1e9:.1f} short",
-            f"{row.largest_context:,}",
-            pace,
-        )
-    fallen = max(row.file.fallbacks for row in rows)
-    if fallen:
-        table.caption = f"* up to {fallen} matrices have rows that need another type"
+        cells = [name, *(f"{size / 1e9:.2f}" for size in sizes)]
+        if on_gpu:
+            gpu, ram = row.placed.gpu, row.placed.ram
+            cells += [str(row.placed.gpu_layers), f"{gpu / 1e9:.2f}", f"{ram / 1e9:.2f}"]
+        cells.append("yes" if row.fits else f"no: {row.short / 1e9:.1f} short")
+        cells.append(f"{row.largest_context:,}")
+        if paced:
+            cells.append(_pace(row))
+        table.add_row(*cells)
+    if fallen := max(row.file.fallbacks for row in rows):
+        matrices = "matrix has" if fallen == 1 else "matrices have"
+        table.caption = f"* up to {fallen} {matrices} rows that need another type"
     return table
+
+
+def _pace(row: "Row") -> str:
+    pace = row.pace
+    return f"{pace.tokens:.2g} ({pace.low:.2g}-{pace.high:.2g})" if pace else ""
 
 
 def training_table(rows: "tuple[TrainingRow, ...]") -> "Table":

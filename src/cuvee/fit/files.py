@@ -11,6 +11,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import gguf
+
 from cuvee.errors import DataError
 from cuvee.fit.mixing import BLOCKS, Tensor, kind_of
 from cuvee.models.gguf_header import read_header
@@ -113,6 +115,18 @@ def safetensors_bytes(shape: ModelShape, kind: str = "BF16") -> FileSize:
         kinds=((kind, len(written)),),
         source="headers of about 120 bytes a tensor",
     )
+
+
+def type_of(file: Path) -> str | None:
+    """Return the type that a GGUF file says it is of, e.g. `Q4_K_M`; None where it says none.
+
+    Raises DataError where the file is no GGUF file.
+    """
+    number = read_header(file).metadata.get(gguf.Keys.General.FILE_TYPE)
+    if number not in list(gguf.LlamaFileType):
+        return None
+    name = str(gguf.LlamaFileType(number).name)
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
 def known_metadata(model: Path) -> int | None:

@@ -94,11 +94,14 @@ def overview(
     return tuple(_row(shape, machine, wanted, kind, metadata) for kind in types)
 
 
-def chosen(rows: Sequence[Row]) -> Row:
-    """Return the row to speak of: the largest that fits, else `HEADLINE`, else the last.
+def chosen(rows: Sequence[Row], *, own: str | None = None) -> Row:
+    """Return the row to speak of: that of the type `own`, where there is one.
 
-    Unquantised files are passed over where a quantised one is among the rows: Q8_0 is as good.
+    Else the largest that fits, else `HEADLINE`, else the last. Unquantised files are passed
+    over where a quantised one is among the rows: Q8_0 is as good.
     """
+    if found := [row for row in rows if row.quantization == own]:
+        return found[0]
     quantised = [row for row in rows if row.quantization not in UNQUANTISED] or list(rows)
     fitting = [row for row in quantised if row.fits]
     if fitting:
@@ -106,9 +109,8 @@ def chosen(rows: Sequence[Row]) -> Row:
     return next((row for row in rows if row.quantization == HEADLINE), quantised[-1])
 
 
-def headline(rows: Sequence[Row], wanted: Wanted) -> str:
-    """Return the sentence to begin with, of the row that is `chosen`."""
-    row = chosen(rows)
+def headline(row: Row, wanted: Wanted) -> str:
+    """Return the sentence to begin with, of one row."""
     begin = (
         f"{row.quantization} with {wanted.context:,} tokens x {wanted.slots} "
         f"slot{'s' if wanted.slots > 1 else ''} needs {_gb(row.memory.total)}"

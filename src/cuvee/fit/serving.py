@@ -90,6 +90,12 @@ def serving_memory(
     )
 
 
+def serving_bytes(shape: ModelShape, *, weights: int, context: int, slots: int) -> int:
+    """Return the bytes of llama.cpp with `weights` bytes of tensors and an f16 cache, in RAM."""
+    cache = kv_bytes(shape, context=context, slots=slots)
+    return weights + cache + working_bytes(shape, context=context, slots=slots) + PROCESS
+
+
 def kv_bytes(shape: ModelShape, *, context: int, slots: int, kv: str = "f16") -> int:
     """Return the bytes of the KV cache: `slots` of `context` tokens each."""
     _check(context, slots, kv)
