@@ -1,7 +1,10 @@
 """`cuvee verify`: rows of a file, alone and without a recipe; or the stage of a run."""
 
+import contextlib
+import dataclasses
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +36,8 @@ the other flags to a FILE."""
 VERIFY_EXAMPLES = (
     "Examples: cuvee verify answers.jsonl --out verdicts.jsonl "
     "| cuvee verify answers.parquet --columns reply=output,gold=solution --verifier math "
-    "| cuvee verify --golds problems.jsonl | cuvee verify recipes/demo.yaml"
+    "| cuvee verify --golds problems.jsonl | cuvee verify recipes/demo.yaml "
+    "| cuvee verify answers.parquet --workers ray --address auto --out verdicts.parquet"
 )
 
 
@@ -75,10 +79,35 @@ SandboxOption = Annotated[
         metavar="KIND", help="What runs programs: bubblewrap (default), landlock or none."
     ),
 ]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="pool (default: this machine) or ray (a cluster)."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Of the Ray cluster, or auto. Default: RAY_ADDRESS, else a Ray of this machine.",
+    ),
+]
 FirstOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="The first N rows, or N problems a domain."),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where rows are checked. Raises RecipeError for workers that there are not."""
+
+    sandbox: str
+    workers: str
+    address: str | None
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if self.workers not in ("pool", "ray"):
+            raise RecipeError(f"--workers {self.workers}: pool or ray")
 
 
 def verify(  # noqa: PLR0913 - one a flag
@@ -101,6 +130,8 @@ def verify(  # noqa: PLR0913 - one a flag
     memory_mb: Annotated[
         int | None, typer.Option(metavar="MB", help="Memory of one program. Default: 1024.")
     ] = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     limit: FirstOption = None,
     override: SetOption = None,
 ) -> None:
@@ -118,12 +149,14 @@ def verify(  # noqa: PLR0913 - one a flag
             "golds": golds or None,
         }
         if is_recipe(place):
-            _refuse({**how, **limits, "sandbox": sandbox}, "a FILE of rows", place)
+            where = {"sandbox": sandbox, "workers": workers, "address": address}
+            _refuse({**how, **limits, **where}, "a FILE of rows", place)
             run_recipe(place, ("verify",), out=out, limit=limit, override=override)
             return
         _refuse({"set": override or None}, "a RECIPE", place)
         given = {name: value for name, value in how.items() if value is not None}
-        check_file(place, out=out, limit=limit, limits=limits, sandbox=sandbox, how=given)
+        at = Where(sandbox or "bubblewrap", workers or "pool", address)
+        check_file(place, out=out, limit=limit, limits=limits, at=at, how=given)
 
 
 def is_recipe(place: Path) -> bool:
@@ -159,7 +192,7 @@ def check_file(
     out: Path | None,
     limit: int | None,
     limits: Mapping[str, Any],
-    sandbox: str | None,
+    at: Where,
     how: Mapping[str, Any],
 ) -> None:
     """Check the rows of a file, write the verdicts, print the summary.
@@ -174,7 +207,7 @@ def check_file(
 
     from cuvee.problems.files import count_rows, read_each
     from cuvee.progress import bar, say
-    from cuvee.verify.rows import Reading, check_reading
+    from cuvee.verify.rows import Reading
     from cuvee.verify.summary import Summary, check_out, summary_table, write_verdicts
 
     reading = Reading(**how)
@@ -183,10 +216,11 @@ def check_file(
     total = min(count_rows(place), limit or 10**18)
     rows = (row for _, row in islice(read_each(place), limit))
     summary = Summary()
-    with bar(f"verify {place.name}", total=total, unit="rows") as tick:
-        checked = check_reading(
-            rows, reading, limits=_limits(limits), sandbox=sandbox or "bubblewrap", tick=tick
-        )
+    with (
+        _checking(at, reading, _limits(limits)) as check,
+        bar(f"verify {place.name}", total=total, unit="rows") as tick,
+    ):
+        checked = check(rows, tick=tick)
         verdicts = summary.counting(_named(place, checked))
         if out is None:
             deque(verdicts, maxlen=0)
@@ -199,6 +233,28 @@ def check_file(
     forgeable = sum(n for name, n in summary.checkers.items() if "forgeable" in name)
     if forgeable:
         say(f"{forgeable} of the verdicts are forgeable: their tests ran beside the program")
+
+
+@contextlib.contextmanager
+def _checking(at: Where, reading: Any, limits: Any) -> "Iterator[Callable[..., Iterator[Verdict]]]":
+    """Yield what checks rows while the block runs: on this machine, or on a cluster."""
+    from cuvee.recipe.cluster import refused_address
+
+    if why := refused_address(at.workers, at.address):
+        raise RecipeError(f"--{why}")
+    if at.workers == "pool":
+        from cuvee.verify.rows import check_reading
+
+        yield functools.partial(check_reading, reading=reading, limits=limits, sandbox=at.sandbox)
+        return
+    from cuvee.verify.clustered import check_rows_on_ray, opened
+
+    # Rows of a file say what they are as they come; programs may be among them.
+    programs = reading.verifier in ("code", None)
+    with opened(at.address, sandbox=at.sandbox if programs else None):
+        yield functools.partial(
+            check_rows_on_ray, reading=reading, limits=limits, sandbox=at.sandbox
+        )
 
 
 def _limits(given: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ the workers. Not here: reading files (`cuvee.problems.files`), what a verdict me
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cuvee.errors import DataError, RecipeError
@@ -109,29 +109,51 @@ def _checked(
     chunks: "Iterable[list[_Read]]", reading: Reading, *, limits: Verify, sandbox: str, tick: Tick
 ) -> Iterator[Verdict]:
     for chunk in chunks:
-        pairs = [read for read in chunk if not isinstance(read, Verdict)]
-        check = check_gold_pairs if reading.golds else check_pairs
-        verdicts = iter(check(pairs, limits=limits, sandbox=sandbox, tick=tick))
-        tick(len(chunk) - len(pairs))
-        for read in chunk:
-            yield read if isinstance(read, Verdict) else next(verdicts)
+        yield from _checked_chunk(chunk, reading, limits=limits, sandbox=sandbox, tick=tick)
+
+
+def _checked_chunk(
+    chunk: "Sequence[_Read]", reading: Reading, *, limits: Verify, sandbox: str, tick: Tick
+) -> Iterator[Verdict]:
+    pairs = [read for read in chunk if not isinstance(read, Verdict)]
+    check = check_gold_pairs if reading.golds else check_pairs
+    verdicts = iter(check(pairs, limits=limits, sandbox=sandbox, tick=tick))
+    tick(len(chunk) - len(pairs))
+    for read in chunk:
+        yield read if isinstance(read, Verdict) else next(verdicts)
+
+
+def check_numbered(
+    rows: Iterable[tuple[int, Row | DataError]], reading: Reading, *, limits: Verify, sandbox: str
+) -> list[Verdict]:
+    """Return the verdicts of a chunk of rows with their numbers, as `check_rows` gives them.
+
+    All of it is held. Raises as `check_rows` does.
+    """
+    chunk = [_read(row, number, reading) for number, row in rows]
+    return list(_checked_chunk(chunk, reading, limits=limits, sandbox=sandbox, tick=_uncounted))
 
 
 _Read = tuple[Trace, Problem] | Verdict
+
+
+def _read(row: Row | DataError, number: int, reading: Reading) -> _Read:
+    """Return a row read, or the verdict of one that cannot be."""
+    try:
+        return read_pair(row, number, reading)
+    except MissingColumnError as error:
+        if number == 1:  # as a table's header: said before anything is checked
+            raise DataError(str(error)) from error
+        return bad_row(row, number, f"row {number}: {error}", reading)
+    except DataError as error:
+        return bad_row(row, number, str(error), reading)
 
 
 def _chunks(rows: Iterable[Row | DataError], reading: Reading) -> Iterator[list[_Read]]:
     chunk: list[_Read] = []
     characters = 0
     for number, row in enumerate(rows, start=1):
-        try:
-            read: _Read = read_pair(row, number, reading)
-        except MissingColumnError as error:
-            if number == 1:  # as a table's header: said before anything is checked
-                raise DataError(str(error)) from error
-            read = _bad(row, number, f"row {number}: {error}", reading)
-        except DataError as error:
-            read = _bad(row, number, str(error), reading)
+        read = _read(row, number, reading)
         chunk.append(read)
         characters += 0 if isinstance(read, Verdict) else _size(*read)
         if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
@@ -314,13 +336,16 @@ def _id(row: Any, number: int, reading: Reading) -> str:
     return str(value) if isinstance(value, str | int) else str(number)
 
 
-def _bad(row: Any, number: int, detail: str, reading: Reading) -> Verdict:
+def bad_row(
+    row: Any, number: int, detail: str, reading: Reading, *, reason: str = "bad_row"
+) -> Verdict:
+    """Return the verdict of a row that could not be checked, with why in words."""
     return Verdict(
         trace_id=_id(row, number, reading),
         problem_id="",
         domain="",
         verdict="not_checked",
-        reason="bad_row",
+        reason=reason,
         extracted=None,
         expected=None,
         detail=detail,
