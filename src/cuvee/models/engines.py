@@ -1,9 +1,9 @@
 """Engines: processes that serve a model over HTTP, started and ended by cuvee.
 
-`serve` starts llama.cpp (`cuvee.models.llama_server`) or vLLM for one model, and
-`engine_identity` says beforehand what its answers are known by; `spawn` starts any server of
-ours that announces its URL. An engine dies with the process that started it, even on
-`kill -9`; `end_stale` is the second net. Not here: asking a model.
+`serve` starts llama.cpp (`cuvee.models.llama`; several, behind `cuvee.models.balancer`) or
+vLLM for one model, and `engine_identity` says beforehand what its answers are known by;
+`spawn` starts any server of ours that announces its URL. An engine dies with the process that
+started it, even on `kill -9`; `end_stale` is the second net. Not here: asking a model.
 """
 
 import dataclasses
@@ -19,9 +19,12 @@ from pathlib import Path
 
 from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
+from cuvee.models.announce import announced, wait_a_moment
 from cuvee.models.files import identity
 from cuvee.models.health import is_healthy
-from cuvee.models.process import POLL_SECONDS, Process, end_stale, failure, running
+from cuvee.models.llama import llama_config, running_llama
+from cuvee.models.process import end_stale, running
+from cuvee.models.replicas import SILENT_SECONDS
 from cuvee.models.vllm import vllm_command, vllm_environment, vllm_version
 from cuvee.recipe import Serve
 from cuvee.records import content_hash
@@ -75,6 +78,8 @@ class Door:
 
 
 ANY_DOOR = Door()
+BALANCER_SECONDS = 30.0
+"""A balancer may take so much longer than its engines to be ready."""
 
 
 @contextmanager
@@ -88,7 +93,7 @@ def serve(
     EngineError, with the end of its log, where the engine does not answer within
     `spec.start_timeout` seconds or dies.
     """
-    open_engine = _llama if spec.engine == "llama.cpp" else _vllm
+    open_engine = _vllm if spec.engine == "vllm" else _llama if spec.replicas == 1 else _llamas
     with open_engine(spec, model, name=name, folder=folder, door=door) as engine:
         yield engine
 
@@ -109,25 +114,37 @@ def spawn(
     EngineError, with the end of its log, where it ends or says nothing within `seconds`.
     """
     with running(command, name=name, folder=folder, env=env) as process:
-        yield _announced(process, seconds=seconds)
+        yield announced(process, seconds=seconds)
 
 
 @contextmanager
 def _llama(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
+    config = llama_config(spec, _gguf(model), name=name, port=door.port)
+    seconds, env = spec.start_timeout, _token(door)
+    with running_llama(config, name=name, folder=folder, seconds=seconds, env=env) as (
+        process,
+        url,
+    ):
+        yield Engine(url=url, model=name, pid=process.popen.pid)
+
+
+@contextmanager
+def _llamas(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
+    """Serve by several engines of llama.cpp behind a balancer."""
     config = {
-        "model": str(_gguf(model)),
-        "name": name,
-        "slots": spec.slots,
-        "context": spec.context,
-        "threads": spec.threads,
+        "engine": llama_config(spec, _gguf(model), name=name, port=0),
+        "replicas": spec.replicas,
+        "folder": str(folder),
         "port": door.port,
+        "start_seconds": spec.start_timeout,
+        "silent_seconds": SILENT_SECONDS,
     }
-    env = {} if door.token is None else {"CUVEE_ENGINE_TOKEN": door.token}
     config_file = folder / f"{name}.json"
     write_text(config_file, json.dumps(config, indent=1))
-    command = [sys.executable, "-m", "cuvee.models.llama_server", str(config_file)]
-    with running(command, name=name, folder=folder, env=env) as process:
-        url = _announced(process, seconds=spec.start_timeout)
+    command = [sys.executable, "-m", "cuvee.models.balancer", str(config_file)]
+    with running(command, name=name, folder=folder, env=_token(door)) as process:
+        # The balancer knows which replica does not start, and says it first.
+        url = announced(process, seconds=spec.start_timeout + BALANCER_SECONDS)
         yield Engine(url=url, model=name, pid=process.popen.pid)
 
 
@@ -146,7 +163,7 @@ def _vllm(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> It
         root = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + spec.start_timeout
         while not is_healthy(f"{root}/health"):
-            _check(process, deadline=deadline, seconds=spec.start_timeout)
+            wait_a_moment(process, deadline=deadline, seconds=spec.start_timeout)
         yield Engine(url=f"{root}/v1", model=model, pid=process.popen.pid)
 
 
@@ -156,31 +173,8 @@ def _gguf(model: str) -> Path:
     return Path(model)
 
 
-def _announced(process: Process, *, seconds: float) -> str:
-    """Return the URL a process announces on stdout."""
-    deadline = time.monotonic() + seconds
-    while True:
-        for line in process.out.read_text(encoding="utf-8", errors="replace").splitlines():
-            if (url := _url_in(line)) is not None:
-                return url
-        _check(process, deadline=deadline, seconds=seconds)
-
-
-def _url_in(line: str) -> str | None:
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    return str(said["url"]) if isinstance(said, dict) and "url" in said else None
-
-
-def _check(process: Process, *, deadline: float, seconds: float) -> None:
-    """Wait a moment; raise EngineError where the process has ended or the time is over."""
-    if (code := process.popen.poll()) is not None:
-        raise failure(process, f"ended before it answered (exit code {code})")
-    if time.monotonic() > deadline:
-        raise failure(process, f"did not answer within {seconds:g} s")
-    time.sleep(POLL_SECONDS)
+def _token(door: Door) -> dict[str, str]:
+    return {} if door.token is None else {"CUVEE_ENGINE_TOKEN": door.token}
 
 
 def _free_port() -> int:

@@ -19,6 +19,8 @@ _LONGEST_TEXT = 1 << 26
 _MOST = 1 << 24
 """Entries of an array, keys and tensors."""
 _MOST_DIMENSIONS = 8
+_ALIGNMENT = 32
+"""Bytes to a multiple of which the header is padded, where the file says no other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class TensorInfo:
     """As GGUF counts: the fastest dimension first."""
     kind: int
     """ggml's number of its type."""
+    offset: int
+    """Bytes from where the weights begin to where its own do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Header:
     tensors: tuple[TensorInfo, ...]
     size: int
     """Bytes of the header, before padding."""
+
+    @property
+    def weights_begin(self) -> int:
+        """Return the byte of the file at which the weights begin."""
+        alignment = int(self.metadata.get("general.alignment", _ALIGNMENT))
+        return -(-self.size // alignment) * alignment
 
 
 def read_header(file: Path) -> Header:
@@ -72,9 +82,8 @@ def _tensor(stream: BinaryIO) -> TensorInfo:
     if dimensions > _MOST_DIMENSIONS:
         raise ValueError(f"tensor {name} of {dimensions} dimensions")
     shape = tuple(_number(stream, "Q") for _ in range(dimensions))
-    kind = _number(stream, "I")
-    _number(stream, "Q")  # where its data begin
-    return TensorInfo(name, shape, kind)
+    kind, offset = _number(stream, "I"), _number(stream, "Q")
+    return TensorInfo(name, shape, kind, offset)
 
 
 def _value(stream: BinaryIO, kind: int) -> Any:

@@ -10,7 +10,6 @@ from cuvee.recipe.base import Section
 ONE_ENGINE_ALONE: dict[str, str] = {
     "command": "vllm",
     "devices": "vllm",
-    "replicas": "vllm",
     "args": "vllm",
     "threads": "llama.cpp",
 }
@@ -41,14 +40,15 @@ class Serve(Section):
     context: int = Field(default=2048, ge=64)
     """Tokens of context a slot."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads (llama.cpp alone); None leaves it to the engine: all cores."""
+    """CPU threads of each replica (llama.cpp alone); None: all cores, shared out among them."""
     command: str | None = None
     """vLLM's executable, e.g. `/opt/vllm/bin/vllm`."""
     devices: list[int] = Field(default_factory=list)
     """GPU numbers (vLLM); empty leaves CUDA_VISIBLE_DEVICES alone."""
     replicas: int = Field(default=1, ge=1)
-    """Copies of the model behind one URL (vLLM's `data_parallel_size`), each with
-    `tensor_parallel_size` x `pipeline_parallel_size` of the devices."""
+    """Copies of the model behind one URL, on this machine. Of llama.cpp as many processes and
+    a balancer; of vLLM its `data_parallel_size`, each copy with `tensor_parallel_size` x
+    `pipeline_parallel_size` of the devices."""
     start_timeout: float = Field(default=300, gt=0)
     """Seconds until the engine must answer its health check."""
     args: dict[str, Any] = Field(default_factory=dict)
