@@ -17,9 +17,12 @@ from aiohttp import web
 
 from cuvee.progress import Meter
 from cuvee.recipe import Budget, Sampling
+from cuvee.recipe.address import Place
 from cuvee.records import Trace
 from cuvee.teach.client import Books, Endpoint, Request, Usage, ask, request_seed
 from cuvee.teach.ledger import Ledger
+
+from .servers import Postgres, running
 
 SAMPLING = Sampling(temperature=0.5, top_p=0.9, max_tokens=64)
 NUMBERS = itertools.count()
@@ -220,6 +223,26 @@ def serve() -> Iterator[Serve]:
     """Start servers that end with the test."""
     with ExitStack() as stack:
         yield lambda behaviour: stack.enter_context(loopback(behaviour))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL server of the tests' own."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running())
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return where there is no ledger yet: a file, and a database."""
+    if request.param == "sqlite":
+        return tmp_path / "l.sqlite"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()
 
 
 @pytest.fixture

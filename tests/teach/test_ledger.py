@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -10,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.errors import DataError
+from cuvee.recipe.address import Place
 from cuvee.teach.ledger import Answer, Cost, Ledger, Payer, Sent
+
+
+@pytest.fixture
+def ledger(place: Place) -> Iterator[Ledger]:
+    """Open a new ledger, in either store."""
+    with Ledger.open(place) as opened:
+        yield opened
+
 
 PAYER = Payer("run-1", "alice")
 MOST = Cost(100, 200, 0.5)
@@ -33,8 +43,8 @@ def mark(ledger: Ledger, key: str) -> Sent:
     return ledger.mark_sent(key, payer=PAYER, reserved=MOST, budget=None).result()
 
 
-def test_an_answer_is_found_again_as_it_came_after_reopening(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "er" / "ledger.sqlite"
+def test_an_answer_is_found_again_as_it_came_after_reopening(place: Place) -> None:
+    path = place / "deep" / "l.sqlite" if isinstance(place, Path) else place
     with Ledger.open(path) as ledger:
         assert ledger.get("k") is None
         assert not ledger.holds("k")
@@ -124,15 +134,14 @@ def test_what_was_answered_meanwhile_is_not_to_be_sent(ledger: Ledger) -> None:
     assert ledger.count_in_doubt() == 0
 
 
-def test_what_waits_is_written_when_it_closes(tmp_path: Path) -> None:
-    path = tmp_path / "l.sqlite"
-    with Ledger.open(path) as ledger:
+def test_what_waits_is_written_when_it_closes(place: Place) -> None:
+    with Ledger.open(place) as ledger:
         for number in range(500):
             put(ledger, str(number))
     ledger.close()
     with pytest.raises(ValueError, match="closed"):
         put(ledger, "late")
-    with Ledger.open(path) as again:
+    with Ledger.open(place) as again:
         assert again.count_answers() == 500
 
 
@@ -182,6 +191,18 @@ def test_a_cost_beyond_belief_is_refused_before_it_is_written(ledger: Ledger, co
 def test_no_cost_is_negative_or_no_number(given: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError, match="must be 0 or more"):
         Cost(*given)
+
+
+def test_a_response_that_is_not_what_was_stored_is_not_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    with Ledger.open(path) as ledger:
+        put(ledger, "k", '"hello"').result()
+        other = sqlite3.connect(path)
+        other.execute("UPDATE answers SET response = replace(response, 'h', 'j')")
+        other.commit()
+        other.close()
+        with pytest.raises(DataError, match="answer k is damaged"):
+            ledger.get("k")
 
 
 def test_groups_make_many_writes_cheap(ledger: Ledger) -> None:

@@ -4,15 +4,24 @@ import subprocess
 import sys
 import textwrap
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuvee.recipe import Budget
+from cuvee.recipe.address import Place
 from cuvee.teach.ledger import Cost, Ledger, Limit, Payer, Sent, Spending, Spent
 from cuvee.teach.ledger.entries import NANO
+
+
+@pytest.fixture
+def ledger(place: Place) -> Iterator[Ledger]:
+    """Open a new ledger, in either store."""
+    with Ledger.open(place) as opened:
+        yield opened
+
 
 ALICE, BOB = Payer("run", "alice"), Payer("run", "bob")
 NOTHING = Cost(0, 0, 0.0)
@@ -185,8 +194,7 @@ def test_whatever_happens_spent_is_what_was_put_and_what_is_in_doubt(
                 assert ledger.count_answers() == len(answered)
 
 
-def test_many_processes_at_one_budget_never_pass_it(tmp_path: Path) -> None:
-    path = tmp_path / "l.sqlite"
+def test_many_processes_at_one_budget_never_pass_it(place: Place) -> None:
     code = """
         import sys
         from cuvee.recipe import Budget
@@ -210,14 +218,14 @@ def test_many_processes_at_one_budget_never_pass_it(tmp_path: Path) -> None:
         """
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), str(path), str(number)],
+            [sys.executable, "-c", textwrap.dedent(code), str(place), str(number)],
             stdout=subprocess.PIPE,
         )
         for number in range(4)
     ]
     sent = [int(child.communicate()[0]) for child in children]
     assert [child.returncode for child in children] == [0] * 4
-    with Ledger.open(path) as ledger:
+    with Ledger.open(place) as ledger:
         spent = ledger.spent("run")
     # Two thirds of all sendings stay counted, 100 tokens each; at the end not one more fits.
     assert spent.total.tokens == 10_000

@@ -4,7 +4,6 @@ import errno
 import random
 import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -16,9 +15,11 @@ import pytest
 
 from cuvee.errors import DataError
 from cuvee.progress import Tick
+from cuvee.recipe.address import Place
 from cuvee.records import content_hash, dumps
 from cuvee.teach.ledger import Answer, Cost, Ledger, Payer
 from cuvee.teach.ledger.check import verify
+from cuvee.teach.ledger.stores import opened
 
 PAYER = Payer("run", "alice")
 COST = Cost(1, 2, 0.003)
@@ -67,7 +68,7 @@ asyncio.run(main())
 """
 
 
-def kill_writers(path: Path, *, moments: int, seed: int) -> None:
+def kill_writers(path: Place, *, moments: int, seed: int) -> None:
     """Kill 8 requests at once at random moments; check after each what the next one finds."""
     rng = random.Random(seed)
     sent: list[str] = []
@@ -98,15 +99,13 @@ def kill_writers(path: Path, *, moments: int, seed: int) -> None:
     assert (found.answers, found.details) == (spent.answers, [])
 
 
-def is_marked(path: Path, key: str) -> bool:
-    connection = sqlite3.connect(path)
-    row = connection.execute("SELECT 1 FROM sent WHERE key = ?", (key,)).fetchone()
-    connection.close()
-    return row is not None
+def is_marked(path: Place, key: str) -> bool:
+    with opened(path, writing=False) as connection:
+        return bool(connection.execute("SELECT 1 FROM sent WHERE key = ?1", (key,)).fetchall())
 
 
-def test_kill_9_at_a_dozen_random_moments(tmp_path: Path) -> None:
-    kill_writers(tmp_path / "l.sqlite", moments=12, seed=1)
+def test_kill_9_at_ten_random_moments(place: Place) -> None:
+    kill_writers(place, moments=10, seed=1)
 
 
 @pytest.mark.slow
@@ -114,8 +113,7 @@ def test_kill_9_at_fifty_random_moments(tmp_path: Path) -> None:
     kill_writers(tmp_path / "l.sqlite", moments=50, seed=2)
 
 
-def test_processes_that_open_and_write_at_once_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "l.sqlite"
+def test_processes_that_open_and_write_at_once_lose_nothing(place: Place) -> None:
     code = """
         import sys
         from cuvee.teach.ledger import Ledger, Payer
@@ -125,19 +123,16 @@ def test_processes_that_open_and_write_at_once_lose_nothing(tmp_path: Path) -> N
                 ledger.put(key, request="{}", response=key, status=200, seconds=1,
                            payer=Payer("run", sys.argv[2]), cost=None).result()
         """
-    children = [python(code, str(path), str(number)) for number in range(4)]
+    children = [python(code, str(place), str(number)) for number in range(4)]
     for child in children:
         child.communicate()
         assert child.returncode == 0
-    with Ledger.open(path) as ledger:
+    with Ledger.open(place) as ledger:
         assert ledger.count_answers() == 400
         assert [s.answers for s in ledger.spent("run").teachers.values()] == [100] * 4
 
 
-def test_processes_that_write_the_same_keys_all_go_on_with_the_same_answers(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "l.sqlite"
+def test_processes_that_write_the_same_keys_all_go_on_with_the_same_answers(place: Place) -> None:
     code = """
         import sys
         from cuvee.teach.ledger import Cost, Ledger, Payer
@@ -151,9 +146,9 @@ def test_processes_that_write_the_same_keys_all_go_on_with_the_same_answers(
                     payer=payer, cost=Cost(1, 1, 1.0)).result()
                 print(answer.response)
         """
-    children = [python(code, str(path), str(number)) for number in range(4)]
+    children = [python(code, str(place), str(number)) for number in range(4)]
     seen = [child.communicate()[0].splitlines() for child in children]
-    with Ledger.open(path) as ledger:
+    with Ledger.open(place) as ledger:
         stored = [ledger.get(str(number)) for number in range(50)]
         total = ledger.spent("run").total
     assert seen == [[answer.response for answer in stored if answer is not None]] * 4

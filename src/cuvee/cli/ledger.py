@@ -14,13 +14,15 @@ from cuvee.cli.messages import errors_as_messages
 from cuvee.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from cuvee.recipe.address import Place
     from cuvee.teach.ledger.survey import Chosen, Group
 
 HELP = """Look into a ledger, carry answers to another, tidy it, check it.
 
-A ledger is the SQLite file that keeps every teacher's answers, so that none is
-bought twice: `ledger:` in a recipe, ~/.cache/cuvee/ledger.sqlite by default.
-Runs may go on writing to it meanwhile."""
+A ledger keeps every teacher's answers, so that none is bought twice: an SQLite
+file, or for many machines a database, postgresql://user@host/name. `ledger:`
+in a recipe says which, ~/.cache/cuvee/ledger.sqlite by default. Runs may go on
+writing to it meanwhile (not while it is copied)."""
 
 EXAMPLES = {
     "stats": "Examples: cuvee ledger stats ~/.cache/cuvee/ledger.sqlite "
@@ -31,11 +33,14 @@ EXAMPLES = {
     "prune": "Examples: cuvee ledger prune ledger.sqlite --older-than 365 "
     "| cuvee ledger prune ledger.sqlite --teacher qwq-32b --yes",
     "verify": "Example: cuvee ledger verify ledger.sqlite",
+    "copy": "Example: cuvee ledger copy ledger.sqlite postgresql://cuvee@db.example.org/ledger",
 }
 
 app = typer.Typer(no_args_is_help=True, help=HELP, rich_markup_mode="rich")
 
-LedgerArgument = Annotated[Path, typer.Argument(metavar="LEDGER", help="The ledger's file.")]
+LedgerArgument = Annotated[
+    str, typer.Argument(metavar="LEDGER", help="The ledger's file, or postgresql://user@host/name.")
+]
 TeacherOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only answers of this teacher.")
 ]
@@ -96,7 +101,7 @@ def export(
         total = count_chosen(place, chosen).answers
         if not total:
             raise DataError(f"{ledger}: {_described(chosen)}: no such answers")
-        with bar(f"export {ledger.name}", total=total, unit="answers") as tick:
+        with bar(f"export {place.name}", total=total, unit="answers") as tick:
             written = carry.export(place, out, chosen=chosen, note=note, tick=tick)
         say(f"{written} answers, {out.stat().st_size / 1e6:.1f} MB: {out}")
 
@@ -104,7 +109,7 @@ def export(
 @app.command("import", epilog=EXAMPLES["import"])
 def import_(
     ledger: Annotated[
-        Path, typer.Argument(metavar="LEDGER", help="The ledger's file; made if there is none.")
+        str, typer.Argument(metavar="LEDGER", help="File or database; made if there is none.")
     ],
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="What `cuvee ledger export` wrote.")
@@ -116,14 +121,14 @@ def import_(
     refused and counted; the exit code is then 1.
     """
     from cuvee.progress import bar, say, warn
-    from cuvee.teach.ledger import carry
+    from cuvee.teach.ledger import carry, located
 
     with errors_as_messages():
-        refused = 0
+        place, refused = located(ledger), 0
         totals = [carry.count_rows(file) for file in files]
         for file, total in zip(files, totals, strict=True):
             with bar(f"import {file.name}", total=total, unit="answers") as tick:
-                done = carry.import_answers(ledger.expanduser(), file, tick=tick)
+                done = carry.import_answers(place, file, tick=tick)
             say(f"{file}: {done.added} answers added, {done.held} were there already")
             if done.note:
                 say(f"{file}: {done.note}")
@@ -148,7 +153,7 @@ def prune(
         False
     ),
 ) -> None:
-    """Remove answers, and give their space back to the disk.
+    """Remove answers, and give their space back: to the disk, or to the server.
 
     A run that asks for one of them again buys it again. What a run has spent
     does not go down. At least one choice must be given; several must all apply.
@@ -171,18 +176,20 @@ def prune(
         if not yes:
             say(f"{ledger}: would remove {what}; add --yes to do it")
             return
-        before = place.stat().st_size
         removed = survey.prune(place, chosen)
         say(f"{ledger}: removed {removed} answers ({_described(chosen)})")
-        freed = before - survey.shrink(place)
-        say(f"{ledger}: {max(freed, 0) / 1e6:.1f} MB given back")
+        if isinstance(place, Path):
+            say(f"{ledger}: {survey.shrink(place) / 1e6:.1f} MB given back")
+        else:
+            say(f"{ledger}: the server will use their space again (autovacuum)")
 
 
 @app.command(epilog=EXAMPLES["verify"])
 def verify(ledger: LedgerArgument) -> None:
     """Check the file, every answer and the accounts.
 
-    An answer is sound where its key is the hash of its request and its response
+    Of a server the answers and accounts; its files are its own matter. An
+    answer is sound where its key is the hash of its request and its response
     can be read. Changes nothing. The exit code is 1 where something is wrong.
     """
     from cuvee.progress import bar, console, say
@@ -192,7 +199,7 @@ def verify(ledger: LedgerArgument) -> None:
     with errors_as_messages():
         place = _place(ledger)
         total = count_chosen(place, Chosen()).answers
-        with bar(f"verify {ledger.name}", total=total, unit="answers") as tick:
+        with bar(f"verify {place.name}", total=total, unit="answers") as tick:
             found = check(place, tick=tick)
         for detail in found.details:
             console.print(detail, style="red", markup=False)
@@ -205,9 +212,45 @@ def verify(ledger: LedgerArgument) -> None:
         say(f"{ledger}: {found.answers} answers, all sound")
 
 
-def _place(ledger: Path) -> Path:
-    place = ledger.expanduser()
-    if not place.is_file():
+@app.command(epilog=EXAMPLES["copy"])
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The ledger: file or database.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="A new one, or the copy that was cut off.")
+    ],
+) -> None:
+    """Copy a whole ledger: answers, what is in doubt, what every run has spent.
+
+    From a file to a database, back, or between two of a kind. Stop the runs that
+    use it first. Cut off, the same command goes on where it was; at the end both
+    are read and compared, and only then is TO a ledger with its accounts.
+    """
+    from cuvee.progress import bar, say, warn
+    from cuvee.teach.ledger import located
+    from cuvee.teach.ledger.copies import copy as copy_all
+    from cuvee.teach.ledger.survey import Chosen, count_chosen
+
+    with errors_as_messages():
+        place, other = _place(source), located(target)
+        total = count_chosen(place, Chosen()).answers
+        with bar(f"copy and compare {place.name}", total=3 * total, unit="answers") as tick:
+            done = copy_all(place, other, tick=tick)
+        if done.damaged:
+            warn(
+                f"{source}: {done.damaged} answers are not what was stored; they were copied as "
+                "they are: `cuvee ledger verify` names them"
+            )
+        say(
+            f"{target}: {done.answers} answers ({done.before} were there already), "
+            f"{done.in_doubt} requests in doubt, all accounts; the same as in {source}"
+        )
+
+
+def _place(ledger: str) -> "Place":
+    from cuvee.teach.ledger import located
+
+    place = located(ledger)
+    if isinstance(place, Path) and not place.is_file():
         raise DataError(f"{ledger}: no such ledger; `ledger:` in the recipe says where it is")
     return place
 

@@ -7,7 +7,6 @@ fate stays unknown stays counted, because it may have been billed. What was boug
 grows: pruning answers gives no money back. Not here: answers and sendings themselves (`store`).
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from cuvee.teach.ledger.entries import (
     Spending,
     Spent,
 )
+from cuvee.teach.ledger.stores import Connection
 
 if TYPE_CHECKING:
     from cuvee.recipe import Budget
@@ -33,8 +33,9 @@ SUMS = (
 NOTHING = (0, 0, 0, 0)
 SAVE = (
     f"INSERT INTO totals (account, teacher, {', '.join(SUMS)}) "
-    f"VALUES ({', '.join('?' * (len(SUMS) + 2))}) "
-    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in SUMS)}"
+    f"VALUES ({', '.join(f'?{number}' for number in range(1, len(SUMS) + 3))}) "
+    "ON CONFLICT (account, teacher) DO UPDATE SET "
+    f"{', '.join(f'{name} = excluded.{name}' for name in SUMS)}"
 )
 
 
@@ -44,7 +45,7 @@ class Totals:
     Not to be used after the transaction it was made for.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._rows: dict[str, dict[str, list[int]]] = {}
         self._changed: set[Payer] = set()
@@ -110,9 +111,9 @@ def charge(totals: Totals, payer: Payer, cost: Cost | None) -> None:
     totals.add(payer, (1, *(columns(cost) if cost else NOTHING[1:]), *NOTHING))
 
 
-def read_totals(connection: sqlite3.Connection, account: str) -> dict[str, list[int]]:
+def read_totals(connection: Connection, account: str) -> dict[str, list[int]]:
     """Return the sums (`SUMS`) of an account by teacher, as they are stored; a few rows."""
-    query = f"SELECT teacher, {', '.join(SUMS)} FROM totals WHERE account = ? ORDER BY teacher"
+    query = f"SELECT teacher, {', '.join(SUMS)} FROM totals WHERE account = ?1 ORDER BY teacher"
     return {teacher: sums for teacher, *sums in connection.execute(query, (account,))}
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,11 +19,20 @@ from typing import Any
 from cuvee.atomic import replacing
 from cuvee.errors import DataError
 from cuvee.progress import Tick
+from cuvee.recipe.address import Place
 from cuvee.teach.ledger import accounts
 from cuvee.teach.ledger.check import SHOWN, fault_of
 from cuvee.teach.ledger.entries import Answer, Cost, Payer
-from cuvee.teach.ledger.file import SCHEMA_VERSION, commit, connect, explained, opened
+from cuvee.teach.ledger.file import SCHEMA_VERSION
 from cuvee.teach.ledger.store import find, insert
+from cuvee.teach.ledger.stores import (
+    Connection,
+    by_held,
+    commit,
+    connect,
+    explained,
+    opened,
+)
 from cuvee.teach.ledger.survey import Chosen
 
 COLUMNS = {
@@ -57,7 +65,7 @@ class Imported:
     """What the file's maker says of it."""
 
 
-def export(path: Path, out: Path, *, chosen: Chosen, note: str, tick: Tick) -> int:
+def export(place: Place, out: Path, *, chosen: Chosen, note: str, tick: Tick) -> int:
     """Write the chosen answers to a Parquet file, in the order of their keys; return how many.
 
     The file appears complete or not at all. Raises DataError, OSError.
@@ -69,7 +77,7 @@ def export(path: Path, out: Path, *, chosen: Chosen, note: str, tick: Tick) -> i
     schema = _schema().with_metadata(about)
     written = 0
     with (
-        opened(path, writing=False) as connection,
+        opened(place, writing=False) as connection,
         replacing(out) as temporary,
         temporary.open("wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd", compression_level=ZSTD_LEVEL) as writer,
@@ -81,7 +89,7 @@ def export(path: Path, out: Path, *, chosen: Chosen, note: str, tick: Tick) -> i
     return written
 
 
-def import_answers(path: Path, file: Path, *, tick: Tick) -> Imported:
+def import_answers(place: Place, file: Path, *, tick: Tick) -> Imported:
     """Add the answers of a Parquet file to a ledger, which is made if there is none.
 
     An answer that is there is never overwritten. Rows that are not sound are refused and
@@ -90,8 +98,7 @@ def import_answers(path: Path, file: Path, *, tick: Tick) -> Imported:
     """
     note, batches = _read(file)
     added, held, refused, details = 0, 0, Counter[str](), list[str]()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with explained(path), contextlib.closing(connect(path)) as connection:
+    with explained(place), contextlib.closing(connect(place)) as connection:
         for first, batch in batches:
             faults = [_fault(row) for row in batch]
             sound = [row for row, fault in zip(batch, faults, strict=True) if fault is None]
@@ -122,10 +129,10 @@ def _schema(*, nullable: bool = False) -> Any:
     )
 
 
-def _chosen_rows(connection: sqlite3.Connection, chosen: Chosen) -> Iterator[dict[str, Any]]:
+def _chosen_rows(connection: Connection, chosen: Chosen) -> Iterator[dict[str, Any]]:
     """Yield the rows one by one: the keys come from the index, no reading stays open."""
     condition, values = chosen.where()
-    query = f"SELECT key FROM answers INDEXED BY held WHERE {condition} ORDER BY key"
+    query = f"SELECT key FROM answers {by_held(connection)} WHERE {condition} ORDER BY key"
     for (key,) in connection.execute(query, values).fetchall():
         # One that was pruned meanwhile is not chosen any more.
         if (answer := find(connection, key)) is not None:
@@ -211,7 +218,7 @@ def _cost(row: dict[str, Any]) -> Cost | None:
     return accounts.check_cost(Cost(*given))
 
 
-def _add(connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> int:
+def _add(connection: Connection, rows: list[dict[str, Any]]) -> int:
     """Store the rows whose keys have no answer yet; return how many."""
     added, totals = 0, accounts.Totals(connection)
     for row in rows:

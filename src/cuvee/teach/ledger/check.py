@@ -9,12 +9,13 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from cuvee.progress import Tick
+from cuvee.recipe.address import Place
 from cuvee.records import content_hash
 from cuvee.teach.ledger.accounts import SUMS
-from cuvee.teach.ledger.file import digest_of, opened
+from cuvee.teach.ledger.file import digest_of
+from cuvee.teach.ledger.stores import Connection, one_state, opened, page_order
 from cuvee.teach.reply import UnreadableReplyError, read_reply
 
 PAGE_ROWS = 200
@@ -35,20 +36,18 @@ class Findings:
     """The first `SHOWN` of them, for people."""
 
 
-def verify(path: Path, *, tick: Tick) -> Findings:
-    """Check the whole file; `tick` counts answers.
+def verify(place: Place, *, tick: Tick) -> Findings:
+    """Check the whole ledger; `tick` counts answers.
 
-    Raises DataError where it is no ledger at all, OSError where it cannot be opened.
+    A server's own files are the server's to check. Raises DataError where it is no ledger at
+    all, OSError where it cannot be opened.
     """
     findings = Findings(0, Counter(), [])
     answers = 0
-    with opened(path, writing=False) as connection:
-        # A byte that is no UTF-8 must not end the reading: it shows as what it does to a key.
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    with opened(place, writing=False) as connection:
         try:
-            for (message,) in connection.execute("PRAGMA integrity_check"):
-                if message != "ok":
-                    _note(findings, "file", message)
+            for message in _file_faults(connection):
+                _note(findings, "file", message)
             for key, request, response, identity, digest in _answers(connection):
                 answers += 1
                 tick(1)
@@ -92,39 +91,49 @@ def _changed(request: str, response: str, *, identity: str, digest: str) -> tupl
     return None
 
 
-def _answers(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str, str, str]]:
-    # In pages, so that no reading transaction keeps the file from being tidied meanwhile.
+def _file_faults(connection: Connection) -> Iterator[str]:
+    """Yield what SQLite finds wrong with its file, and make its reading forgiving."""
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    # A byte that is no UTF-8 must not end the reading: it shows as what it does to a key.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    for (message,) in connection.execute("PRAGMA integrity_check"):
+        if message != "ok":
+            yield message
+
+
+def _answers(connection: Connection) -> Iterator[tuple[str, str, str, str, str]]:
+    # In pages, so that no reading transaction keeps the ledger from being tidied meanwhile.
+    order, last = page_order(connection)
     query = (
-        "SELECT rowid, key, request, response, identity, digest FROM answers WHERE rowid > ? "
-        f"ORDER BY rowid LIMIT {PAGE_ROWS}"
+        f"SELECT {order}, key, request, response, identity, digest FROM answers "
+        f"WHERE {order} > ?1 ORDER BY {order} LIMIT {PAGE_ROWS}"
     )
-    last = 0
     while page := connection.execute(query, (last,)).fetchall():
         yield from (row[1:] for row in page)
         last = page[-1][0]
 
 
-def _accounts(connection: sqlite3.Connection) -> Iterator[str]:
+def _accounts(connection: Connection) -> Iterator[str]:
     """Yield where the running totals do not fit the answers and sendings."""
     columns = "count(*), sum(prompt_tokens), sum(completion_tokens), sum(nanodollars)"
-    connection.execute("BEGIN")
-    held, sent = (
-        {
-            (account, teacher): [count or 0 for count in counts]
-            for account, teacher, *counts in connection.execute(
-                f"SELECT account, teacher, {columns} FROM {table} GROUP BY 1, 2"
+    names = ", ".join(SUMS)
+    with one_state(connection):
+        held, sent = (
+            {
+                (account, teacher): [count or 0 for count in counts]
+                for account, teacher, *counts in connection.execute(
+                    f"SELECT account, teacher, {columns} FROM {table} GROUP BY 1, 2"
+                )
+            }
+            for table in ("answers", "sent")
+        )
+        totals = {
+            (account, teacher): sums
+            for account, teacher, *sums in connection.execute(
+                f"SELECT account, teacher, {names} FROM totals"
             )
         }
-        for table in ("answers", "sent")
-    )
-    names = ", ".join(SUMS)
-    totals = {
-        (account, teacher): sums
-        for account, teacher, *sums in connection.execute(
-            f"SELECT account, teacher, {names} FROM totals"
-        )
-    }
-    connection.execute("ROLLBACK")
     nothing = [0] * 4
     for payer in sorted(totals.keys() | held.keys() | sent.keys()):
         sums = totals.get(payer, nothing * 2)

@@ -8,6 +8,7 @@ Not here: what is read and written through the connection.
 import contextlib
 import errno
 import hashlib
+import json
 import shutil
 import sqlite3
 import time
@@ -75,33 +76,19 @@ CREATE TABLE totals (
 T = TypeVar("T")
 
 
-def identity_in(request: str) -> str:
-    """Return the SQL for the model's identity in a request: a column's name, or `?2`."""
-    return (
-        f"coalesce(CASE WHEN json_valid({request}) "
-        f"THEN json_extract({request}, '$.identity') END, '')"
-    )
+def identity_of(request: str) -> str:
+    """Return what the column `identity` holds: the model, as a request names it, or nothing."""
+    try:
+        content = json.loads(request)
+    except (ValueError, RecursionError):
+        return ""
+    identity = content.get("identity") if isinstance(content, dict) else None
+    return identity if isinstance(identity, str) else ""
 
 
 def digest_of(response: str) -> str:
     """Return what the column `digest` holds, so that a changed byte does not go unseen."""
     return hashlib.sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def opened(path: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
-    """Connect to a ledger that is there already, while the block runs.
-
-    Raises DataError where there is no such file, and as `connect` and `connect_to_read`;
-    SQLite's errors within the block become DataError and OSError.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such ledger")
-    with (
-        explained(path),
-        contextlib.closing(connect(path) if writing else connect_to_read(path)) as connection,
-    ):
-        yield connection
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -125,8 +112,9 @@ def connect(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Connect to a ledger without ever changing it: it is neither made nor migrated.
 
-    Raises DataError where it is no ledger of today's schema, and sqlite3.Error.
+    Raises DataError where there is none or of another schema, and sqlite3.Error.
     """
+    check_exists(path)
     place = urllib.parse.quote(str(path.absolute()))
     connection = sqlite3.connect(
         f"file:{place}?mode=ro",
@@ -141,6 +129,12 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_exists(path: Path) -> None:
+    """Raise DataError where there is no such file."""
+    if not path.exists():
+        raise DataError(f"{path}: no such ledger")
 
 
 def commit(connection: sqlite3.Connection, write: Callable[[sqlite3.Connection], T]) -> T:
@@ -221,9 +215,10 @@ def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Make a ledger of schema 1 one of schema 2; who paid, and what, stays unknown."""
     connection.create_function("digest_of", 1, digest_of, deterministic=True)
+    connection.create_function("identity_of", 1, identity_of, deterministic=True)
     for statement in (
         *ANSWERS_2,
-        f"UPDATE answers SET identity = {identity_in('request')}, digest = digest_of(response)",
+        "UPDATE answers SET identity = identity_of(request), digest = digest_of(response)",
         "ALTER TABLE sent RENAME TO sent_1",
         *SENT_2,
         "INSERT INTO sent (key, created) SELECT key, created FROM sent_1",

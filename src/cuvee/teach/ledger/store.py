@@ -10,7 +10,6 @@ what a request or an answer means (`cuvee.teach.client`).
 
 import contextlib
 import dataclasses
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,15 +19,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cuvee.errors import DataError
+from cuvee.recipe.address import Place, Server
 from cuvee.teach.ledger import accounts, writer
 from cuvee.teach.ledger.accounts import Totals
 from cuvee.teach.ledger.entries import NANO, Answer, Cost, Payer, Sent, Spent
-from cuvee.teach.ledger.file import (
+from cuvee.teach.ledger.file import digest_of, identity_of
+from cuvee.teach.ledger.stores import (
+    Connection,
+    as_stored,
     connect,
     connect_to_read,
-    digest_of,
     explained,
-    identity_in,
+    located,
 )
 
 if TYPE_CHECKING:
@@ -37,19 +39,18 @@ if TYPE_CHECKING:
 FIELDS = [field.name for field in dataclasses.fields(Answer) if field.name != "usd"]
 COLUMNS = ", ".join([*FIELDS, "nanodollars"])
 """Of the table `answers`, in the order of the fields of `Answer`."""
-MARKS = ", ".join(f"?{number}" for number in range(1, len(FIELDS) + 4))
+MARKS = ", ".join(f"?{number}" for number in range(1, len(FIELDS) + 5))
 INSERT = (
     f"INSERT INTO answers (key, {COLUMNS}, digest, identity) "
-    f"VALUES ({MARKS}, {identity_in('?2')}) ON CONFLICT DO NOTHING"
+    f"VALUES ({MARKS}) ON CONFLICT DO NOTHING"
 )
-"""`?1` is the key, `?2` the request."""
 SEND = (
     "INSERT INTO sent (key, created, account, teacher, prompt_tokens, completion_tokens, "
-    "nanodollars) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "nanodollars) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
 )
 TAKE_BACK = (
     "DELETE FROM sent WHERE id = "
-    "(SELECT max(id) FROM sent WHERE key = ? AND account = ? AND teacher = ?) "
+    "(SELECT max(id) FROM sent WHERE key = ?1 AND account = ?2 AND teacher = ?3) "
     "RETURNING prompt_tokens, completion_tokens, nanodollars"
 )
 MOST_KEYS = 500
@@ -59,44 +60,55 @@ MOST_KEYS = 500
 class Ledger:
     """An open ledger. Use it in a `with`, or call `close`."""
 
-    def __init__(self, path: Path, reader: sqlite3.Connection, jobs: writer.Jobs | None) -> None:
+    def __init__(self, place: Place, reader: Connection, jobs: writer.Jobs | None) -> None:
         """Take a connection and, where it may be written to, the queue for that."""
-        self.path = path
+        self.place = place
         self._reader = reader
         self._reading = threading.Lock()
         self._closed = False
         self._jobs = jobs
-        self._thread = None if jobs is None else writer.start(path, jobs)
+        self._thread = None if jobs is None else writer.start(place, jobs)
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Open the ledger at a path (`~` is expanded), making file and folder if need be.
+    def open(cls, ledger: Path | str | Server) -> Self:
+        """Open the ledger at a path (`~` is expanded) or address, making it if need be.
 
-        A ledger of schema 1 is migrated in place. Raises DataError where the file is no
-        ledger of a version we know or is damaged, OSError where it cannot be opened or made.
+        A file of schema 1 is migrated in place. Raises RecipeError for an address with a
+        password, DataError where it is no ledger of a version we know, is damaged, or its
+        server is not to be reached, OSError where a file cannot be opened or made.
         """
-        place = Path(path).expanduser().absolute()
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place = located(ledger)
         with explained(place):
             return cls(place, connect(place), writer.Jobs())
 
     @classmethod
-    def open_to_read(cls, path: Path | str) -> Self:
+    def open_to_read(cls, ledger: Path | str | Server) -> Self:
         """Open a ledger that is there, without ever changing it: neither made nor migrated.
 
         What writes raises ValueError. Raises DataError where there is none or it is of
         another schema, OSError as `open`.
         """
-        place = Path(path).expanduser().absolute()
-        if not place.exists():
-            raise DataError(f"{place}: no such ledger")
+        place = located(ledger)
         with explained(place):
             return cls(place, connect_to_read(place), None)
 
     def get(self, key: str) -> Answer | None:
-        """Return the answer to a request, or None. Raises DataError, OSError as `open`."""
+        """Return the answer to a request, or None.
+
+        Raises DataError where its response is not what was stored, DataError and OSError as
+        `open`.
+        """
         with self._read() as reader:
-            return find(reader, key)
+            found = read(reader, key)
+        if found is None:
+            return None
+        answer, digest = found
+        if digest_of(answer.response) != digest:
+            raise DataError(
+                f"{self.place}: answer {key} is damaged: its response is not what was stored; "
+                "take a backup; `cuvee ledger verify` names all that is wrong"
+            )
+        return answer
 
     def holds(self, key: str) -> bool:
         """Say whether it has the answer to a request, without reading that. Raises as `get`."""
@@ -107,7 +119,8 @@ class Ledger:
         found: set[str] = set()
         for first in range(0, len(keys), MOST_KEYS):
             some = keys[first : first + MOST_KEYS]
-            query = f"SELECT key FROM answers WHERE key IN ({', '.join('?' * len(some))})"
+            marks = ", ".join(f"?{number}" for number in range(1, len(some) + 1))
+            query = f"SELECT key FROM answers WHERE key IN ({marks})"
             with self._read() as reader:
                 found.update(key for (key,) in reader.execute(query, some).fetchall())
         return found
@@ -124,12 +137,12 @@ class Ledger:
         """
         accounts.check_cost(reserved)
 
-        def write(connection: sqlite3.Connection, totals: Totals) -> Sent:
-            again, answered = connection.execute(
+        def write(connection: Connection, totals: Totals) -> Sent:
+            ((again, answered),) = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM sent WHERE key = ?1), "
                 "EXISTS (SELECT 1 FROM answers WHERE key = ?1)",
                 (key,),
-            ).fetchone()
+            ).fetchall()
             if answered:
                 return Sent(bool(again), None, find(connection, key))
             if over := accounts.limit_passed(totals, payer.account, reserved, budget):
@@ -160,13 +173,14 @@ class Ledger:
         reservation. Raises ValueError for a cost beyond belief (`check_cost`); the future
         raises DataError, OSError (disk full) with the path.
         """
+        text = as_stored(self.place, response)
         answer = Answer(
-            *(as_utf8(request), as_utf8(response), status, seconds, now()),
+            *(as_stored(self.place, request), text, status, seconds, now()),
             *(payer.account, payer.teacher),
             *_counted(cost),
         )
 
-        def write(connection: sqlite3.Connection, totals: Totals) -> Answer:
+        def write(connection: Connection, totals: Totals) -> Answer:
             reserved = take_back(connection, totals, key, payer)
             accounts.charge(totals, payer, cost or reserved)
             if insert(connection, key, answer):
@@ -179,7 +193,7 @@ class Ledger:
     def unmark_sent(self, key: str, *, payer: Payer) -> Future[None]:
         """Note that the payer's newest sending of a key was surely not billed."""
 
-        def write(connection: sqlite3.Connection, totals: Totals) -> None:
+        def write(connection: Connection, totals: Totals) -> None:
             take_back(connection, totals, key, payer)
 
         return self._enqueue(write)
@@ -220,45 +234,51 @@ class Ledger:
 
     def _count(self, query: str) -> int:
         with self._read() as reader:
-            return int(reader.execute(query).fetchone()[0])
+            ((count,),) = reader.execute(query).fetchall()
+        return int(count)
 
     @contextlib.contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
+    def _read(self) -> Iterator[Connection]:
         # Several threads may read; one after the other on the one connection.
-        with self._reading, explained(self.path):
+        with self._reading, explained(self.place):
             yield self._reader
 
     def _enqueue(self, write: writer.Write) -> Future[Any]:
         if self._closed:
-            raise ValueError(f"{self.path}: the ledger is closed")
+            raise ValueError(f"{self.place}: the ledger is closed")
         if self._jobs is None:
-            raise ValueError(f"{self.path}: the ledger was opened to be read")
+            raise ValueError(f"{self.place}: the ledger was opened to be read")
         future: Future[Any] = Future()
         self._jobs.put((write, future))
         return future
 
 
-def find(connection: sqlite3.Connection, key: str) -> Answer | None:
-    """Return the answer of a key, or None. Raises sqlite3.Error."""
-    row = connection.execute(f"SELECT {COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
+def find(connection: Connection, key: str) -> Answer | None:
+    """Return the answer of a key, or None. Raises the store's errors."""
+    found = read(connection, key)
+    return found and found[0]
+
+
+def read(connection: Connection, key: str) -> tuple[Answer, str] | None:
+    """Return the answer of a key and the digest it was stored with, or None."""
+    query = f"SELECT {COLUMNS}, digest FROM answers WHERE key = ?1"
+    row = connection.execute(query, (key,)).fetchone()
     if row is None:
         return None
-    *most, nanodollars = row
+    *most, nanodollars, digest = row
     values = (*most, None if nanodollars is None else nanodollars / NANO)
-    return Answer(*values)
+    return Answer(*values), digest
 
 
-def insert(connection: sqlite3.Connection, key: str, answer: Answer) -> bool:
+def insert(connection: Connection, key: str, answer: Answer) -> bool:
     """Store an answer unless the key has one; say whether it was stored."""
     nanodollars = None if answer.usd is None else round(answer.usd * NANO)
     row = [getattr(answer, name) for name in FIELDS]
-    added = connection.execute(INSERT, (key, *row, nanodollars, digest_of(answer.response)))
-    return added.rowcount == 1
+    computed = (digest_of(answer.response), identity_of(answer.request))
+    return connection.execute(INSERT, (key, *row, nanodollars, *computed)).rowcount == 1
 
 
-def take_back(
-    connection: sqlite3.Connection, totals: Totals, key: str, payer: Payer
-) -> Cost | None:
+def take_back(connection: Connection, totals: Totals, key: str, payer: Payer) -> Cost | None:
     """Remove the payer's newest sending of a key; return its reservation, None without one."""
     row = connection.execute(TAKE_BACK, (key, payer.account, payer.teacher)).fetchone()
     if row is None:
@@ -274,11 +294,6 @@ def _counted(cost: Cost | None) -> tuple[int, int, float] | tuple[()]:
         return ()
     accounts.check_cost(cost)
     return cost.prompt_tokens, cost.completion_tokens, cost.nanodollars / NANO
-
-
-def as_utf8(text: str) -> str:
-    r"""Write lone surrogates, which SQLite cannot hold, as JSON does (`\ud800`)."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def now() -> str:

@@ -7,12 +7,12 @@ has spent does not go down when its answers go: the money is spent. Not here: si
 """
 
 import dataclasses
-import sqlite3
 from pathlib import Path
 from typing import Any, Literal
 
+from cuvee.recipe.address import Place
 from cuvee.teach.ledger.entries import NANO
-from cuvee.teach.ledger.file import commit, explained, opened
+from cuvee.teach.ledger.stores import Connection, by_held, commit, one_state, opened
 
 Grouping = Literal["teacher", "identity", "account"]
 HELD = (
@@ -37,13 +37,14 @@ class Chosen:
     def where(self) -> tuple[str, list[str]]:
         """Return an SQL condition on `answers`, and its values."""
         parts = {
-            "teacher = ?": self.teacher,
-            "identity = ?": self.identity,
-            "account = ?": self.account,
-            "created < ?": self.before,
+            "teacher =": self.teacher,
+            "identity =": self.identity,
+            "account =": self.account,
+            "created <": self.before,
         }
         given = {part: value for part, value in parts.items() if value is not None}
-        return " AND ".join(given) or "1", list(given.values())
+        conditions = [f"{part} ?{number}" for number, part in enumerate(given, start=1)]
+        return " AND ".join(conditions) or "TRUE", list(given.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +69,12 @@ class Group:
     """All that was ever bought, pruned answers too, and what is in doubt; None for a model."""
 
 
-def survey(path: Path, by: Grouping) -> list[Group]:
+def survey(place: Place, by: Grouping) -> list[Group]:
     """Return what a ledger holds, group by group, in the order of their names.
 
     Raises DataError, OSError where it cannot be read.
     """
-    with opened(path, writing=False) as connection:
-        connection.execute("BEGIN")  # one state of the file for both questions
+    with opened(place, writing=False) as connection, one_state(connection):
         held = connection.execute(f"SELECT {by}, {HELD} FROM answers GROUP BY 1").fetchall()
         doubts: dict[str, tuple[int, int]] = {}
         if by != "identity":
@@ -87,41 +87,42 @@ def survey(path: Path, by: Grouping) -> list[Group]:
     return [groups[name] for name in sorted(groups)]
 
 
-def count_chosen(path: Path, chosen: Chosen) -> Group:
+def count_chosen(place: Place, chosen: Chosen) -> Group:
     """Return what the chosen answers are in all. Raises as `survey`."""
     condition, values = chosen.where()
-    with opened(path, writing=False) as connection:
+    with opened(place, writing=False) as connection:
         row = connection.execute(f"SELECT 'chosen', {HELD} FROM answers WHERE {condition}", values)
-        return _group(row.fetchone())
+        return _group(*row.fetchall())
 
 
-def prune(path: Path, chosen: Chosen) -> int:
+def prune(place: Place, chosen: Chosen) -> int:
     """Remove the chosen answers, all or none; return how many. Raises as `survey`."""
     condition, values = chosen.where()
-    # The index finds them: the long texts of the others are not read.
-    query = (
-        "DELETE FROM answers WHERE key IN "
-        f"(SELECT key FROM answers INDEXED BY held WHERE {condition})"
-    )
 
-    def write(connection: sqlite3.Connection) -> int:
+    def write(connection: Connection) -> int:
+        # The index finds them: the long texts of the others are not read.
+        query = (
+            "DELETE FROM answers WHERE key IN "
+            f"(SELECT key FROM answers {by_held(connection)} WHERE {condition})"
+        )
         return connection.execute(query, values).rowcount
 
-    with opened(path, writing=True) as connection:
+    with opened(place, writing=True) as connection:
         return commit(connection, write)
 
 
 def shrink(path: Path) -> int:
-    """Rewrite the file without its free space; return its size in bytes.
+    """Rewrite a ledger's file without its free space; return how many bytes that gave back.
 
-    It takes as much free space as the ledger will have, while it runs. Raises OSError (disk
-    full) and DataError (locked by another process); the ledger is whole all the same.
+    It takes as much free space as the ledger will have, while it runs. A server does this by
+    itself. Raises OSError (disk full) and DataError (locked by another process); the ledger is
+    whole all the same.
     """
+    before = path.stat().st_size
     with opened(path, writing=True) as connection:
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with explained(path):
-        return path.stat().st_size
+    return max(before - path.stat().st_size, 0)
 
 
 def _doubts_by(by: Grouping) -> str:

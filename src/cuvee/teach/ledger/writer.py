@@ -1,42 +1,43 @@
 """The thread that writes: what came in during one commit is committed together in the next.
 
-So a commit waits for nothing but the one before (a few milliseconds, SQLite's
-`synchronous=FULL`), and a future is done when its write is on the disk. Not here: what the
-writes are.
+So a commit waits for nothing but the one before (a few milliseconds on a local disk), and a
+future is done when its write is on the disk. Not here: what the writes are.
 """
 
 import contextlib
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 from cuvee.errors import CuveeError
+from cuvee.recipe.address import Place
 from cuvee.teach.ledger.accounts import Totals
-from cuvee.teach.ledger.file import commit, connect, explained
+from cuvee.teach.ledger.stores import Connection, commit, connect, explained
 
 GROUP = 1000
 """Writes committed together at most."""
 
-Write = Callable[[sqlite3.Connection, Totals], Any]
+Write = Callable[[Connection, Totals], Any]
 """What is done within a transaction, and the totals of that transaction."""
 Job = tuple[Write, Future[Any]]
 Jobs = queue.SimpleQueue[Job | None]
 """What waits to be written; None is the end."""
 
 
-def start(path: Path, jobs: Jobs) -> threading.Thread:
-    """Start the thread that writes `jobs` to the ledger at `path`, until they end."""
-    thread = threading.Thread(target=_write_all, args=(path, jobs), name="ledger", daemon=True)
+def start(place: Place, jobs: Jobs) -> threading.Thread:
+    """Start the thread that writes `jobs` to the ledger at `place`, until they end.
+
+    Raises as `stores.connect`: a server that is lost later is waited for.
+    """
+    arguments = (place, connect(place), jobs)
+    thread = threading.Thread(target=_write_all, args=arguments, name="ledger", daemon=True)
     thread.start()
     return thread
 
 
-def _write_all(path: Path, jobs: Jobs) -> None:
-    connection: sqlite3.Connection | None = None
+def _write_all(place: Place, connection: Connection, jobs: Jobs) -> None:
     last = False
     while not last:
         group = _next_group(jobs)
@@ -47,8 +48,7 @@ def _write_all(path: Path, jobs: Jobs) -> None:
         # Whoever waited may have been cancelled (Ctrl-C); the write is done all the same.
         waiting = [future.set_running_or_notify_cancel() for _, future in todo]
         try:
-            with explained(path):
-                connection = connection or connect(path)
+            with explained(place):
                 results = _commit_group(connection, [write for write, _ in todo])
         except (CuveeError, OSError, ValueError, OverflowError) as error:
             for (_, future), waits in zip(todo, waiting, strict=True):
@@ -58,12 +58,11 @@ def _write_all(path: Path, jobs: Jobs) -> None:
         for (_, future), waits, result in zip(todo, waiting, results, strict=True):
             if waits:
                 future.set_result(result)
-    if connection is not None:
-        connection.close()
+    connection.close()
 
 
-def _commit_group(connection: sqlite3.Connection, writes: list[Write]) -> list[Any]:
-    def write_all(within: sqlite3.Connection) -> list[Any]:
+def _commit_group(connection: Connection, writes: list[Write]) -> list[Any]:
+    def write_all(within: Connection) -> list[Any]:
         totals = Totals(within)
         results = [write(within, totals) for write in writes]
         totals.save()
