@@ -69,7 +69,9 @@ def test_value_out_of_range_is_named_with_the_value() -> None:
         ({"teachers": [{"name": "a"}]}, "exactly one of url, serve, scripted, published; got none"),
         ({"teachers": [{"name": "a", "url": "https://x/v1"}]}, "a teacher with url needs model"),
         ({"train": {"batch_size": 5, "micro_batch": 2}}, "multiple of train.micro_batch"),
-        ({"workers": "ray"}, "workers"),
+        ({"workers": "dask"}, "workers"),
+        ({"address": "auto"}, "address 'auto': only with workers: ray"),
+        ({"workers": "ray", "address": "ray://h:10001"}, "is not supported"),
         ({"budget": {"usd": 5}, "teachers": [REMOTE]}, "budget.usd needs the price"),
         ({"budget": {"requests": 0}}, "budget.requests"),
         ({"teachers": [REMOTE, {"name": "a", "published": True}]}, "published teachers ['a']: no"),
@@ -127,7 +129,6 @@ def test_published_traces_and_teachers_must_fit_together() -> None:
         ({"engine": "vllm", "devices": [0, 1, 0]}, "devices are GPU numbers >= 0, each once"),
         ({"engine": "vllm", "devices": [-1]}, "devices are GPU numbers"),
         ({"devices": [0]}, "devices is for engine vllm alone; this is llama.cpp"),
-        ({"replicas": 2}, "replicas is for engine vllm alone"),
         ({"args": {"seed": 1}}, "args is for engine vllm alone"),
         ({"engine": "vllm", "threads": 4}, "threads is for engine llama.cpp alone"),
         (

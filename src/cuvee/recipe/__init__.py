@@ -21,8 +21,10 @@ from cuvee.recipe.load import (
     parse_recipe,
     recipe_schema,
 )
+from cuvee.recipe.refine import Refine
 from cuvee.recipe.release import Parity, Release
 from cuvee.recipe.root import MIXTURE, Budget, Recipe, Verify
+from cuvee.recipe.rubric import Rubric
 from cuvee.recipe.serving import Quantization, Sampling, Serve
 from cuvee.recipe.teachers import Prices, Scripted, Teacher
 from cuvee.recipe.training import Lora, Merge, Train
@@ -42,7 +44,9 @@ __all__ = [
     "Quantization",
     "Recipe",
     "Reference",
+    "Refine",
     "Release",
+    "Rubric",
     "Sampling",
     "Scripted",
     "Select",

@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
+from cuvee.recipe.refine import Refine
+from cuvee.recipe.rubric import Rubric
 
 VerifierName = Literal["math", "code", "choice", "judge", "instructions", "none"]
 SandboxName = Literal["bubblewrap", "landlock", "none"]
@@ -99,9 +101,9 @@ class Select(Section):
     per_problem: int = Field(default=1, ge=1)
     target: int | None = Field(default=None, ge=1)
     """How many examples at most; None keeps all."""
-    policy: Literal["shortest", "closest", "round_robin"] = "round_robin"
-    """`shortest` correct trace; the one `closest` to `length`; or teachers in turn (balance),
-    shortest first in each."""
+    policy: Literal["shortest", "closest", "round_robin", "best"] = "round_robin"
+    """`shortest` correct trace; the one `closest` to `length`; teachers in turn (balance),
+    shortest first in each; or the `best` by the domain's `rubric`."""
     length: int | None = Field(default=None, ge=1)
     """Tokens that `closest` aims at: needed by it, refused with any other policy."""
     balance: tuple[Literal["source", "difficulty"], ...] = ()
@@ -128,6 +130,10 @@ class Select(Section):
     """Whether reasoning or answers that end by giving up or guessing are accepted."""
     answer_after: float = Field(default=0.1, ge=0, lt=1)
     """Share of the reasoning that must come before its first boxed answer; 0 for none."""
+    rubric_min: float | None = Field(
+        default=None, ge=1, le=5, exclude_if=lambda value: value is None
+    )
+    """Least grade that each point of the domain's `rubric` must have, 1 to 5. None: any."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -169,6 +175,10 @@ class Domain(Section):
     prompt: str | None = None
     """The user message, with `{question}` in it (other braces doubled, as in str.format)."""
     select: Select = Select()
+    rubric: Rubric | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Who grades the reasoning of traces that are right, or cannot be checked, and by what."""
+    refine: Refine | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How the reasoning of chosen traces is tidied; None: it is trained on as it was written."""
 
     @model_validator(mode="after")
     def _prompt(self) -> Self:
@@ -181,6 +191,16 @@ class Domain(Section):
             raise ValueError(
                 "judge names the teacher that decides: needed with `verifier: judge`, and "
                 f"refused with any other; got verifier {self.verifier!r}, judge {self.judge!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rubric(self) -> Self:
+        by_rubric = self.select.rubric_min is not None or self.select.policy == "best"
+        if by_rubric and self.rubric is None:
+            raise ValueError(
+                "select.rubric_min and `policy: best` go by grades: say in `rubric: {teacher: "
+                "NAME}` who gives them"
             )
         return self
 

@@ -5,7 +5,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from cuvee.recipe.address import place_of
 from cuvee.recipe.base import Section
+from cuvee.recipe.cluster import Workers, refused_address
 from cuvee.recipe.domains import Domain, SandboxName
 from cuvee.recipe.evaluation import Benchmark, Evaluate
 from cuvee.recipe.release import Release
@@ -55,11 +57,14 @@ class Recipe(Section):
     base: str
     """Hub id, local folder, `.gguf` file, or `random:two-layer` (to try the pipeline)."""
     ledger: str = "~/.cache/cuvee/ledger.sqlite"
+    """A file, or a database for runs on many machines: `postgresql://user@host/name`."""
     answers: list[str] = Field(default_factory=list)
     """Exports of other ledgers (`cuvee ledger export`): answers that need not be asked again.
     They are taken into the ledger before teaching."""
-    workers: Literal["pool"] = "pool"
-    """`ray` is not built yet."""
+    workers: Workers = "pool"
+    """`ray` maps the row stages named in `cuvee.recipe.cluster` over a cluster."""
+    address: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the Ray cluster, `host:port` or `auto`; None: RAY_ADDRESS, or a Ray of this machine."""
     sandbox: SandboxName = "bubblewrap"
     """What runs model-written code. `landlock` is weaker and needs no namespaces; `none` runs
     it with the user's own rights: never do."""
@@ -76,6 +81,12 @@ class Recipe(Section):
     merge: Merge = Merge()
     evaluate: Evaluate = Evaluate()
     release: Release = Release()
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        # A check of the whole recipe: that of one key would show the value.
+        place_of(self.ledger)
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -117,6 +128,12 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _cluster(self) -> Self:
+        if why := refused_address(self.workers, self.address):
+            raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
     def _judges(self) -> Self:
         names = [teacher.name for teacher in self.teachers if not teacher.published]
         for name, domain in self.domains.items():
@@ -124,6 +141,18 @@ class Recipe(Section):
                 raise ValueError(
                     f"domains.{name}.judge: no teacher that can be asked is called "
                     f"{domain.judge!r}, only {names}"
+                )
+            grader = None if domain.rubric is None else domain.rubric.teacher
+            if grader is not None and grader not in names:
+                raise ValueError(
+                    f"domains.{name}.rubric.teacher: no teacher that can be asked is called "
+                    f"{grader!r}, only {names}"
+                )
+            refiner = None if domain.refine is None else domain.refine.teacher
+            if refiner is not None and refiner not in names:
+                raise ValueError(
+                    f"domains.{name}.refine.teacher: no teacher that can be asked is called "
+                    f"{refiner!r}, only {names}"
                 )
         for name, benchmark in self.evaluate.benchmarks.items():
             if not isinstance(benchmark, Benchmark):

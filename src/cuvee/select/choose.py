@@ -10,7 +10,9 @@ come. Two steps, one place at a time:
    something left, and within it in that same order. So the groups are as even as what is
    there allows, and a lower `target` takes the beginning of the same choice.
 2. **Which of its traces?** `shortest`: the fewest tokens. `closest`: the count of tokens
-   nearest to `length`, the shorter of two as near. `round_robin`: one of the teacher from whom
+   nearest to `length`, the shorter of two as near. `best`: the one whose lowest point of the
+   rubric is the highest, then the mean of its points, then the shorter; what was not graded
+   comes last. `round_robin`: one of the teacher from whom
    the fewest were chosen so far, and of that teacher's the shortest.
 
 Ties go by hash, or by id, which is one. A text that two traces of a problem share counts
@@ -36,6 +38,8 @@ class Candidate:
     """Of reasoning + answer, by the student's tokenizer."""
     text: str
     """Hash of reasoning and answer."""
+    grades: tuple[float, float] = (0, 0)
+    """By the rubric: the lowest point and the mean of all, in [1, 5]; 0 where not graded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +135,15 @@ def _close(
 
 def _rank(
     candidate: Candidate, taken: Counter[str], *, select: Select, seed: int
-) -> tuple[int, str, int, str]:
+) -> tuple[float, float, str, int, str]:
     """Return what the candidates of a problem are ordered by; the least is taken."""
     if select.policy == "shortest":
-        return (0, "", candidate.tokens, candidate.id)
+        return (0, 0, "", candidate.tokens, candidate.id)
     if select.policy == "closest":
         away = abs(candidate.tokens - (select.length or 0))
-        return (away, "", candidate.tokens, candidate.id)
+        return (away, 0, "", candidate.tokens, candidate.id)
+    if select.policy == "best":
+        lowest, mean = candidate.grades
+        return (-lowest, -mean, "", candidate.tokens, candidate.id)
     tie = content_hash(seed, candidate.problem_id, candidate.teacher)
-    return (taken[candidate.teacher], tie, candidate.tokens, candidate.id)
+    return (taken[candidate.teacher], 0, tie, candidate.tokens, candidate.id)

@@ -15,6 +15,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "copying": ("copied",),
     "giving up": ("gives_up",),
     "answering early": ("answers_early",),
+    "rubric": ("grade_low", "not_graded"),
     "token window": ("too_short", "too_long"),
     "choice": ("same_text", "not_chosen", "over_target"),
 }

@@ -16,11 +16,13 @@ from cuvee.recipe import Domain
 from cuvee.records import Dropped, Trace, Verdict, content_hash
 from cuvee.select.choose import Candidate
 from cuvee.select.difficulty import Tally, off_pass_rate, tally
+from cuvee.select.graded import NO_GRADES, below, merit
 from cuvee.select.objection import Objection
 from cuvee.select.prose import answers_early, copied, foreign, gives_up
 from cuvee.select.repetition import repetitive
 from cuvee.select.structure import control_tokens, malformed, outside, unaccepted, unfinished
 from cuvee.select.vote import unvoted
+from cuvee.verify.judge_rubric import Grade
 
 BATCH = 64
 """Traces whose tokens are counted in one call: enough to keep all cores busy."""
@@ -53,6 +55,8 @@ class Judged:
     """By trace."""
     tallies: Mapping[str, Tally]
     """By problem."""
+    grades: Mapping[str, Grade] = dataclasses.field(default_factory=lambda: NO_GRADES)
+    """By trace, where the choice goes by a rubric."""
 
 
 def judged(verdicts: Sequence[Verdict]) -> Judged:
@@ -114,7 +118,7 @@ def _sift_batch(
             problems[trace.problem_id],
             domain=domain,
             student=student,
-        )
+        ) or below(said.grades.get(trace.id), least=domain.select.rubric_min)
         if objection is None:
             fit.append(trace)
         else:
@@ -125,7 +129,8 @@ def _sift_batch(
         objection = outside(tokens, window=domain.select.tokens)
         if objection is None:
             text = content_hash(trace.reasoning, trace.answer)
-            yield Candidate(trace.id, trace.problem_id, trace.model, tokens, text)
+            grades = merit(said.grades.get(trace.id))
+            yield Candidate(trace.id, trace.problem_id, trace.model, tokens, text, grades)
         else:
             yield drop(trace, objection)
 
@@ -146,7 +151,17 @@ def text_objection(
         or unvoted(verdict)
         or unaccepted(verdict, select.accept)
         or off_pass_rate(found, window=select.pass_rate)
-        or malformed(trace, verifier=domain.verifier)
+        or wording_objection(trace, asked, domain=domain, student=student)
+    )
+
+
+def wording_objection(
+    trace: Trace, asked: Asked, *, domain: Domain, student: Student
+) -> Objection | None:
+    """Return the first objection to what a trace says, whatever was said of it, or None."""
+    select = domain.select
+    return (
+        malformed(trace, verifier=domain.verifier)
         or control_tokens(trace, student.control_tokens)
         or foreign(trace, language=select.language, least=select.language_share)
         or repetitive(trace, most=select.max_repetition)

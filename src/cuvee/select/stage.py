@@ -2,10 +2,11 @@
 
 Reads problems, traces and verdicts of a domain; writes `04_examples/DOMAIN.parquet`,
 `dropped/DOMAIN.parquet`, `funnel/DOMAIN.json` and, where problems without gold are voted on,
-`votes/DOMAIN.jsonl`; with `baseline: mixture`, `mixture.parquet` as well. The texts of traces
-are read twice and never held: once to be judged, once to be written. Tokens are counted as the
-student will be trained, so with its tokenizer and template. Not here: how traces are judged
-(`cuvee.select.sift`).
+`votes/DOMAIN.jsonl`; where a domain has `refine`, its choice goes to `chosen/DOMAIN.parquet`
+and comes refined into `DOMAIN.parquet` (`cuvee.select.refine.task`); with `baseline: mixture`,
+`mixture.parquet` as well. The texts of traces are read twice and never held: once to be judged,
+once to be written. Tokens are counted as the student will be trained, so with its tokenizer
+and template. Not here: how traces are judged (`cuvee.select.sift`).
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cuvee.atomic import write_text
+from cuvee.atomic import remove, write_text
 from cuvee.errors import DataError
 from cuvee.models.adapted import load_adapted
 from cuvee.models.checkpoint import resolve
@@ -38,15 +39,37 @@ from cuvee.runfolder import Run, Task
 from cuvee.select.choose import Candidate, Choice, choose
 from cuvee.select.difficulty import Tally
 from cuvee.select.funnel import Fate, count_funnel, funnel_file, funnel_table, write_funnel
+from cuvee.select.graded import goes_by_grades, read_grades
 from cuvee.select.mixture import mixture_task
+from cuvee.select.refine.task import chosen_file, refine_task
+from cuvee.select.refine.teacher import refiners
 from cuvee.select.sift import Asked, Judged, Student, judged, sift
 from cuvee.select.vote import Vote, hold_votes, judge_by_votes
+from cuvee.teach.grading import grades_file
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return one task a domain, and the mixture's where there is one; nothing is opened."""
+    """Return one task a domain, one more where it is refined, and the mixture's if any."""
     mixed = [mixture_task(run)] if run.recipe.baseline == MIXTURE else []
-    return [*(_task(run, name) for name in run.recipe.domains), *mixed]
+    refining = _refine_tasks(run, resources)
+    return [*(_task(run, name) for name in run.recipe.domains), *refining, *mixed]
+
+
+def _refine_tasks(run: Run, resources: ExitStack) -> list[Task]:
+    """Return the task of each domain whose chosen traces are refined."""
+    domains = {n: d for n, d in run.recipe.domains.items() if d.refine is not None}
+    asked = refiners(run, resources) if domains else {}
+    return [
+        refine_task(
+            run,
+            name,
+            refiner=asked.get(name),
+            load_student=load_student,
+            student_files=_student_files(run.recipe.base),
+            votes=votes_file(run, name) if domain.select.agreement is not None else None,
+        )
+        for name, domain in domains.items()
+    ]
 
 
 def votes_file(run: Run, domain: str) -> Path:
@@ -57,7 +80,7 @@ def votes_file(run: Run, domain: str) -> Path:
 def _task(run: Run, name: str) -> Task:
     recipe, domain = run.recipe, run.recipe.domains[name]
     voting = domain.select.agreement is not None
-    outputs = [run.examples(name), run.dropped("select", name), funnel_file(run, name)]
+    outputs = [chosen_file(run, name), run.dropped("select", name), funnel_file(run, name)]
     limits = recipe.verify.model_dump(mode="json", exclude={"processes"})
     return Task(
         stage="select",
@@ -66,6 +89,7 @@ def _task(run: Run, name: str) -> Task:
             run.problems(name),
             *_trace_files(run, name),
             run.verdicts(name),
+            *([grades_file(run, name)] if goes_by_grades(domain) else []),
             *_student_files(recipe.base),
         ),
         outputs=(*outputs, votes_file(run, name)) if voting else tuple(outputs),
@@ -82,6 +106,7 @@ def _task(run: Run, name: str) -> Task:
 
 def _select(run: Run, name: str) -> Mapping[str, Any]:
     """Select in one domain; return its counts."""
+    remove(run.examples(name))  # of an earlier choice; what refines this one writes it anew
     select = run.recipe.domains[name].select
     problems = _problems(run, name)
     votes, said = _voted(run, name)
@@ -116,7 +141,7 @@ def _select(run: Run, name: str) -> Mapping[str, Any]:
             f"({taken or 'there were none'}); see {run.dropped('select', name)}, and loosen "
             f"domains.{name}.select or ask more or better teachers"
         )
-    write_rows(run.examples(name), _examples(run, name, chosen, problems), Example)
+    write_rows(chosen_file(run, name), _examples(run, name, chosen, problems), Example)
     return {"traces": len(fates), "examples": len(chosen), **reasons}
 
 
@@ -130,8 +155,9 @@ def _voted(run: Run, name: str) -> tuple[list[Vote], Judged]:
     """Return the votes on problems without gold, if any are to be held, and what was said."""
     domain = run.recipe.domains[name]
     verdicts = read_rows(run.verdicts(name), Verdict)
+    grades = read_grades(run, name)
     if domain.select.agreement is None:
-        return [], judged(verdicts)
+        return [], dataclasses.replace(judged(verdicts), grades=grades)
     votes = hold_votes(
         verdicts,
         verifier=domain.verifier,
@@ -139,7 +165,7 @@ def _voted(run: Run, name: str) -> tuple[list[Vote], Judged]:
         votes=domain.select.votes,
         limits=run.recipe.verify,
     )
-    return votes, judged(judge_by_votes(verdicts, votes))
+    return votes, dataclasses.replace(judged(judge_by_votes(verdicts, votes)), grades=grades)
 
 
 def _sifted(

@@ -145,13 +145,13 @@ class Answers:
         try:
             return read_reply(response)
         except UnreadableReplyError as error:
-            raise DataError(f"{self._ledger.path}: answer {key} is damaged ({error})") from error
+            raise DataError(f"{self._ledger.place}: answer {key} is damaged ({error})") from error
 
     def _failure(self, key: str) -> Failure:
         failure = self._failures.get(key)
         if failure is None:
             raise DataError(
-                f"{self._ledger.path}: answer {key} is gone; was the ledger pruned meanwhile? "
+                f"{self._ledger.place}: answer {key} is gone; was the ledger pruned meanwhile? "
                 "Run again"
             )
         return failure

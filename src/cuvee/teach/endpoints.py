@@ -24,7 +24,13 @@ from cuvee.teach.reach import Reachable
 from cuvee.teach.scripted import config
 
 SCRIPTED_START_SECONDS = 60.0
-SCRIPTED_CODE = ("scripted.py", "scripted_answers.py", "scripted_judge.py")
+SCRIPTED_CODE = (
+    "scripted.py",
+    "scripted_answers.py",
+    "scripted_judge.py",
+    "scripted_refiner.py",
+    "scripted_rubric.py",
+)
 """What decides a scripted teacher's answers, beside its settings and the problems."""
 
 

@@ -3,7 +3,8 @@
 ``python -m cuvee.teach.scripted CONFIG.json`` serves the OpenAI chat protocol (``POST
 /v1/chat/completions``, not streamed; ``GET /v1/models``) on a free port of 127.0.0.1 and
 prints ``{"url": ...}`` when it is ready. The problem is found by the exact last user
-message; a message of `cuvee.verify.judge` is answered as a judge. The reply depends
+message; a message of `cuvee.verify.judge` or `judge_rubric` is answered as a judge, one of
+`cuvee.select.refine.asked` as a refiner. The reply depends
 on the teacher's seed, the problem and the request's seed alone.
 Each reply states its fault in `system_fingerprint`: `scripted/none`, `scripted/wrong_result`.
 Faults of HTTP (429, 500, slow) meet the first try of a request; the next one is answered,
@@ -26,7 +27,7 @@ from aiohttp import web
 from cuvee.errors import CuveeError, DataError, RecipeError
 from cuvee.recipe import Teacher
 from cuvee.records import Problem, content_hash, read_rows
-from cuvee.teach import scripted_answers, scripted_judge
+from cuvee.teach import scripted_answers, scripted_judge, scripted_refiner, scripted_rubric
 from cuvee.teach.scripted_answers import CONTENT_FAULTS, Reply, Style
 
 HTTP_FAULTS = ("http_429", "http_500", "slow")
@@ -140,6 +141,12 @@ def _chat(script: Script, by_prompt: Mapping[str, Problem]) -> Handler:
         right = scripted_judge.judged(prompt) if problem is None else None
         if right is not None:
             return web.json_response(_decision(script, prompt, seed, right=right))
+        graded = scripted_rubric.graded(prompt) if problem is None else None
+        if graded is not None:
+            return web.json_response(_grading(script, prompt, seed, graded))
+        reasoning = scripted_refiner.reasoning_of(prompt) if problem is None else None
+        if reasoning is not None:
+            return web.json_response(_refinement(script, prompt, seed, reasoning))
         if problem is None:
             return _error(400, f"no problem has this user message: {prompt[:200]!r}")
         fault = http_fault(script, problem, seed)
@@ -184,6 +191,25 @@ def _decision(script: Script, prompt: str, seed: int, *, right: bool) -> dict[st
     known = [fault for fault in script.content_faults if fault in scripted_judge.FAULTS]
     fault = "none" if not known or rng.random() < script.skill else rng.choice(known)
     sent = scripted_judge.reply(right=right, fault=fault)
+    return _completion(script, prompt, seed, sent, fault=fault)
+
+
+def _grading(script: Script, prompt: str, seed: int, graded: tuple[bool, int]) -> dict[str, Any]:
+    """Return the completion of a judge with a rubric; faults of HTTP are not made here."""
+    rng = random.Random(content_hash(script.seed, prompt, seed, "rubric"))
+    known = [fault for fault in script.content_faults if fault in scripted_rubric.FAULTS]
+    fault = "none" if not known or rng.random() < script.skill else rng.choice(known)
+    sound, points = graded
+    sent = scripted_rubric.reply(sound=sound, points=points, fault=fault)
+    return _completion(script, prompt, seed, sent, fault=fault)
+
+
+def _refinement(script: Script, prompt: str, seed: int, reasoning: str) -> dict[str, Any]:
+    """Return the completion of a refiner; faults of HTTP are not made here."""
+    rng = random.Random(content_hash(script.seed, prompt, seed, "refine"))
+    known = [fault for fault in script.content_faults if fault in scripted_refiner.FAULTS]
+    fault = "none" if not known or rng.random() < script.skill else rng.choice(known)
+    sent = scripted_refiner.reply(reasoning, fault=fault)
     return _completion(script, prompt, seed, sent, fault=fault)
 
 

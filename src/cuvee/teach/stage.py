@@ -37,7 +37,7 @@ from cuvee.teach.client import (
 )
 from cuvee.teach.costs import Costs, lines, table
 from cuvee.teach.endpoints import check_url, find_teacher
-from cuvee.teach.ledger import Ledger
+from cuvee.teach.ledger import Ledger, located
 from cuvee.teach.ledger.carry import count_rows as count_answers
 from cuvee.teach.ledger.carry import import_answers
 from cuvee.teach.reach import Opener, Reachable, one_at_a_time, reach
@@ -149,7 +149,7 @@ def _take_in_answers(run: Run) -> None:
     for name in run.recipe.answers:
         file = Path(name).expanduser()
         with bar(f"answers of {file.name}", total=count_answers(file), unit="answers") as tick:
-            done = import_answers(Path(run.recipe.ledger).expanduser(), file, tick=tick)
+            done = import_answers(located(run.recipe.ledger), file, tick=tick)
         if done.refused:
             raise DataError(
                 f"answers: {file}: {done.refused.total()} rows are no sound answers; the first: "
