@@ -20,6 +20,7 @@ from cuvee.errors import BudgetError, CuveeError, RecipeError
 from cuvee.models.engines import end_stale
 from cuvee.progress import log, log_to, say, warn
 from cuvee.recipe import Recipe, dump_recipe, load_recipe
+from cuvee.recipe.cluster import ON_RAY, ON_THIS_MACHINE
 from cuvee.runfolder import STAGES, Run, Task, execute, is_done, is_incomplete, read_manifest
 
 
@@ -119,16 +120,23 @@ def states(recipe: Recipe, path: Path) -> list[TaskState]:
 def stage_tasks(run: Run, stage: str, resources: ExitStack) -> list[Task]:
     """Return the tasks of a stage; `resources` closes what they open."""
     module = importlib.import_module(f"cuvee.{stage}.stage")
-    more = {}
-    if stage == "verify" and any(d.judge for d in run.recipe.domains.values()):
-        from cuvee.teach.judging import judges  # verify stands before teach and asks nobody
+    if stage == "verify" and any(d.judge or d.rubric for d in run.recipe.domains.values()):
+        # verify stands before teach and asks nobody
+        from cuvee.teach.grading import rubric_tasks
+        from cuvee.teach.judging import asking, judges
 
-        more = {"judges": judges(run, resources)}
-    tasks: list[Task] = module.tasks(run, resources, **more)
+        ask = asking(run, resources)
+        return [
+            *module.tasks(run, resources, judges=judges(run, ask)),
+            *rubric_tasks(run, ask),
+        ]
+    tasks: list[Task] = module.tasks(run, resources)
     return tasks
 
 
 def _run_stage(run: Run, stage: str) -> Outcome:
+    if run.recipe.workers == "ray" and stage in ON_THIS_MACHINE:
+        say(f"{stage}: on this machine; `workers: ray` maps {', '.join(ON_RAY)} alone")
     lanes: dict[str, list[Task]] = {}
     with ExitStack() as resources:
         for task in stage_tasks(run, stage, resources):

@@ -14,10 +14,13 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from cuvee.atomic import replacing
 from cuvee.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Message = dict[str, str]
 """One chat message: ``{"role": "user", "content": "..."}``."""
@@ -237,7 +240,8 @@ class Parity:
     """What failed, which check could not be made and why, and what was left out."""
 
 
-Row = TypeVar("Row", Problem, Trace, Verdict, Example, Dropped, Score, Comparison, Parity)
+Row = TypeVar("Row", bound="DataclassInstance")
+"""Any of the above, or a frozen dataclass of a room whose fields are columns as theirs are."""
 
 
 def content_hash(*parts: object) -> str:

@@ -9,6 +9,10 @@ from typer.testing import CliRunner
 
 from cuvee.cli import app
 from cuvee.errors import RecipeError
+from cuvee.fit.serving import serving_memory
+from cuvee.models.gguf_write import write_gguf
+from cuvee.models.random_model import write_random_model
+from cuvee.models.shape import shape_of
 from cuvee.plan.assumptions import KINDS, parse
 from cuvee.plan.case import yield_of
 from cuvee.plan.estimate import estimate
@@ -190,6 +194,65 @@ def test_ends_never_cross() -> None:
     assert a * b == Figure(10, 5, 24, "assumed")
     assert b / a == Figure(2.5, 1.25, 6, "assumed")
     assert known(0) + a == a
+
+
+def serving(base: str, **serve: object) -> Plan:
+    """Return the plan where the run's models are served by llama.cpp and scored."""
+    return planned(base, evaluate={
+        "benchmarks": {"gsm8k": 1}, "sampling": {"max_tokens": 100}, "serve": serve,
+    })  # fmt: skip
+
+
+def test_what_is_served_in_ram_is_counted_for_every_slot(base: str) -> None:
+    shape = shape_of(Path(base))
+    plan = serving(base, slots=3, context=512, quantization="F16")
+    memory = row(plan, "evaluate").memory
+    counted = serving_memory(shape, "F16", context=512, slots=3)
+    # A header's padding apart, the file's tensors are what is in memory.
+    assert value(memory) == pytest.approx(counted.total, rel=1e-3)
+    cache = 2 * 2 * 64 * 3 * 512 * 2  # keys and values, layers, width, slots, tokens, f16
+    assert counted.kv == cache
+    assert memory is not None and memory.low < memory.value < memory.high
+    assert value(row(plan, "teach").memory) == 0  # somebody else's server
+    assert not plan.misfits
+
+
+def test_engines_too_large_get_the_slots_the_type_or_the_machine_that_fit(tmp_path: Path) -> None:
+    large = {**SHAPE, "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+             "tie_word_embeddings": False}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(large))  # Llama 2 7B: 7.2 GB in Q8_0
+
+    def nearest(**serve: object) -> str:
+        found = serving(str(tmp_path), **serve).misfits
+        (misfit,) = [m for m in found if m.stage == "evaluate" and m.resource == "memory"]
+        assert misfit.here == MACHINE.ram - 2_000_000_000
+        return misfit.nearest
+
+    # 0.5 MB a token: 1.07 GB a slot of 2,048.
+    assert nearest(slots=16) == "evaluate.serve: {slots: 6}"
+    assert nearest(slots=2, context=8192, quantization="F16") == (
+        "evaluate.serve: {quantization: Q8_0, slots: 1}"
+    )
+    assert "a machine with 2" in nearest(slots=1, context=32768)
+    assert "memory" not in {m.resource for m in serving(str(tmp_path), slots=1).misfits
+                            if m.stage == "evaluate"}  # fmt: skip
+
+
+def test_a_teacher_s_file_is_read_and_one_that_is_not_there_is_said(
+    base: str, tmp_path: Path
+) -> None:
+    write_random_model(tmp_path / "m")
+    write_gguf(tmp_path / "m", tmp_path / "m.gguf", quantization="F16")
+    teachers = [
+        {"name": name, "serve": {"engine": "llama.cpp", "model": str(file), "slots": 2}}
+        for name, file in (("here", tmp_path / "m.gguf"), ("gone", tmp_path / "no.gguf"))
+    ]
+    plan = planned(base, teachers=teachers)
+    here, gone = (r for r in plan.rows if r.stage == "teach")
+    assert value(here.memory) > (tmp_path / "m.gguf").stat().st_size
+    assert gone.memory is None
+    assert any("teachers.gone.serve" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("name", ["smoke", "demo", "fairyr1-32b", "tinyr1-32b"])

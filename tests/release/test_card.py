@@ -1,6 +1,7 @@
 """The model card: front matter the hub understands, the report's numbers, nothing guessed."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 from cuvee.recipe import parse_recipe
 from cuvee.release.card import front_matter, is_hub_id, render_card
 from cuvee.release.facts import Facts
+from cuvee.release.report import render_report
 from cuvee.serve.facts import ServingFacts
 
 
@@ -53,6 +55,36 @@ def test_hub_bases_and_sources_stand_in_the_front_matter(facts: Facts) -> None:
 def test_a_score_without_a_headline_is_not_in_the_index(facts: Facts) -> None:
     unsure = tuple(dataclasses.replace(s, mean=None) for s in facts.scores)
     assert "model-index" not in front_matter(dataclasses.replace(facts, scores=unsure))
+
+
+def test_scores_of_other_problems_than_were_published_say_so(
+    facts: Facts, serving: ServingFacts
+) -> None:
+    data = facts.recipe.model_dump(mode="json")
+    data["evaluate"]["benchmarks"] = {"gsm8k": 1}
+    scores = tuple(dataclasses.replace(s, benchmark="gsm8k") for s in facts.scores[:4])
+    other = dataclasses.replace(
+        facts, recipe=parse_recipe(data, where="the test"), scores=scores, comparisons=()
+    )
+    said = "gsm8k: scored on 64 problems, and published with 1,319"
+    assert said in render_card(other, serving)
+    assert said in render_report(other)
+    assert "published with" not in render_card(facts, serving)
+
+
+def test_llama_s_own_defaults_are_told_where_it_sampled(
+    facts: Facts, serving: ServingFacts
+) -> None:
+    def card(engine: str, temperature: float) -> str:
+        protocol = json.dumps(
+            {"serve": {"engine": engine}, "sampling": {"temperature": temperature}}
+        )
+        scores = tuple(dataclasses.replace(s, protocol=protocol) for s in facts.scores)
+        return render_card(dataclasses.replace(facts, scores=scores), serving)
+
+    assert "top_k 40 and min_p 0.05" in card("llama.cpp", 0.6)
+    assert "top_k 40" not in card("llama.cpp", 0.0)
+    assert "top_k 40" not in card("vllm", 0.6)
 
 
 def test_tables_are_whole_whatever_stands_in_a_cell(facts: Facts, serving: ServingFacts) -> None:

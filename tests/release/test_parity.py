@@ -20,6 +20,7 @@ from cuvee.models.random_model import Architecture, write_random_model
 from cuvee.models.tokens import text_ids
 from cuvee.records import Parity, read_rows, write_rows
 from cuvee.release.parity import Text, check_parity, read_text, shipped_text
+from cuvee.release.parity.weights import file_weights
 
 TEXT = Text("a short text", "What is 12 + 345? The answer, 证明, is\n\treturn x**2 🍷. " * 3)
 Edit = Callable[[dict[str, Any], dict[str, numpy.ndarray[Any, Any]]], None]
@@ -230,6 +231,19 @@ def test_what_is_broken_on_purpose_fails_by_name(
     if said.startswith("token ids"):
         assert row.texts_unlike > 0
         assert row.kl_mean == 0.0
+
+
+def test_a_file_s_weights_are_those_that_gguf_s_own_reader_finds(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    write_gguf(checkpoint, tmp_path / "m.gguf", quantization="Q8_0")
+    ours = file_weights(tmp_path / "m.gguf")
+    theirs = {t.name: t for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    stored = theirs["blk.1.ffn_down.weight"]
+    wanted = gguf.quants.dequantize(stored.data, stored.tensor_type)
+    found = ours.tensor("model.layers.1.mlp.down_proj.weight").numpy()
+    assert stored.tensor_type.name == "Q8_0"
+    assert numpy.array_equal(found, wanted)
 
 
 def test_a_file_cut_short_is_a_row_that_did_not_pass(

@@ -129,7 +129,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         candidates(recipe("a", "b"), tmp_path / "gone.yaml")
 
 
-@given(st.dictionaries(st.text(max_size=3), st.lists(st.integers(), min_size=1, max_size=3)))
+VALUES = st.lists(st.integers(), min_size=1, max_size=3)
+
+
+@given(st.dictionaries(st.text(max_size=3), VALUES, max_size=6))  # more would be millions
 def test_a_grid_has_as_many_choices_as_the_product_of_its_lists(grid: dict[str, Any]) -> None:
     choices = list(expand(grid))
     count = 1

@@ -164,6 +164,13 @@ def test_what_does_not_fit_is_refused_by_name(arguments: list[str], message: str
     assert message in done.output
 
 
+def test_flags_that_no_printed_command_has_are_refused_by_name() -> None:
+    flags = ["--print-command", "--port", "9000", "--no-token"]
+    done = CliRunner().invoke(app, ["serve", "none.gguf", *flags])
+    assert done.exit_code == 2
+    assert "--port, --no-token" in done.output
+
+
 class Terminal:
     """A chat in a real pseudo-terminal."""
 
@@ -183,6 +190,8 @@ class Terminal:
                 self.seen += os.read(self.master, 4096).decode()
 
     def type(self, text: str) -> None:
+        """Type at the prompt: what is typed before it is there, the terminal may take otherwise."""
+        self.wait("> ")
         self.seen = ""
         os.write(self.master, text.encode())
 
@@ -192,7 +201,6 @@ def test_in_a_terminal_reasoning_is_dim_and_ctrl_c_stops_the_answer_alone(
 ) -> None:
     terminal = Terminal(server[0])
     try:
-        terminal.wait("> ")
         terminal.type("one\n")
         terminal.wait("tokens")
         assert "\x1b[2mthinking: \x1b[0m" in terminal.seen

@@ -1,6 +1,7 @@
 """A Modelfile says what is meant to a reader like Ollama's, and its template the same bytes."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from cuvee.errors import DataError
 from cuvee.models.gguf_write import write_gguf
 from cuvee.models.mending import CHATML, DEEPSEEK, LLAMA_3
 from cuvee.models.random_model import write_random_model
-from cuvee.serve.commands import commands, notes, reasoning_parser
+from cuvee.serve.commands import Files, commands, notes, reasoning_parser
 from cuvee.serve.facts import Recommended, ServingFacts, serving_facts
 from cuvee.serve.go_render import GoTemplateError, render_go
 from cuvee.serve.go_template import go_template, ollama_data
@@ -163,17 +164,26 @@ def test_a_checkpoint_s_own_sampling_and_stop_ids_are_told(tmp_path: Path) -> No
     )
     said = serving_facts(tmp_path / "m")
     assert said.sampling == Recommended(0.7, 1.0, "its generation_config.json", top_k=20)
+    assert said.sampling.request == {"temperature": 0.7, "top_p": 1.0, "top_k": 20}
     assert "<|endoftext|>" in said.stop
+
+
+def test_a_checkpoint_that_says_no_context_is_refused_by_name(tmp_path: Path) -> None:
+    write_random_model(tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="how many tokens"):
+        serving_facts(tmp_path / "m")
 
 
 def test_commands_name_their_flags_and_quote_what_needs_it() -> None:
     said = facts(R1, think_tokens=True, prefill="<think>\n")
-    found = {
-        c.title: c.text
-        for c in commands(said, checkpoint="org/m", gguf="my model.gguf", name="m", context=100)
-    }
+    files = Files("org/m", "my model.gguf", modelfile="Modelfile.Q8_0")
+    found = {c.title: c.text for c in commands(said, files, name="m", context=100)}
     assert "-m 'my model.gguf'" in found["llama.cpp"]
     assert "-c 400 -np 4" in found["llama.cpp"]
+    assert "-f Modelfile.Q8_0\n" in found["Ollama"]
     assert "--reasoning-parser deepseek_r1" in found["vLLM"]
     assert '"temperature": 0.6, "top_p": 0.95' in found["One request"]
     assert any("no opening tag" in note for note in notes(said))

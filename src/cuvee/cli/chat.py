@@ -122,14 +122,12 @@ def _local(
     warn_of_memory(plan)
     say(f"starting {plan.spec.engine} with {plan.name}")
     engine = resources.enter_context(running(plan))
-    recommended = plan.facts.sampling
-    defaults = {"temperature": recommended.temperature, "top_p": recommended.top_p}
     return Server(
         engine.url,
         engine.model,
         key=plan.door.token,
         opened=plan.facts.opens_reasoning,
-        sampling=defaults | sampling,
+        sampling=plan.facts.sampling.request | sampling,
     )
 
 

@@ -73,6 +73,7 @@ def serve(  # noqa: PLR0913 - one a flag
         }
         _check(engine, quantization)
         if print_command:
+            _refuse_unprinted(asked)
             _print_commands(model, slots=slots, context=context)
             return
         _serve(model, asked)
@@ -89,6 +90,19 @@ def _check(engine: str | None, quantization: str | None) -> None:
     if quantization is not None and quantization not in get_args(Quantization):
         raise RecipeError(
             f"--quantization {quantization}: there are {', '.join(get_args(Quantization))}"
+        )
+
+
+def _refuse_unprinted(asked: dict[str, Any]) -> None:
+    """Raise RecipeError for flags that --print-command does not print."""
+    from cuvee.errors import RecipeError
+
+    flags = {f"--{key}": asked[key] for key in ("engine", "command", "quantization", "port")}
+    flags["--no-token"] = not asked["guarded"]
+    if given := [name for name, value in flags.items() if value]:
+        raise RecipeError(
+            f"{', '.join(given)}: not with --print-command, which prints the commands of all "
+            "engines, at their own ports and open to all"
         )
 
 
@@ -122,18 +136,13 @@ def _print_commands(model: str, *, slots: int, context: int | None) -> None:
     from pathlib import Path
 
     from cuvee.models.checkpoint import resolve
-    from cuvee.serve.commands import commands
+    from cuvee.serve.commands import Files, commands
     from cuvee.serve.facts import serving_facts
 
     is_file = model.endswith(".gguf")
     path = Path(model).expanduser() if is_file else resolve(model, weights=False)
-    listed = commands(
-        serving_facts(path),
-        checkpoint=None if is_file else model,
-        gguf=model if is_file else None,
-        name=Path(model).name.removesuffix(".gguf"),
-        slots=slots,
-        context=context,
-    )
+    files = Files(gguf=model) if is_file else Files(checkpoint=model)
+    name = Path(model).name.removesuffix(".gguf")
+    listed = commands(serving_facts(path), files, name=name, slots=slots, context=context)
     for command in listed:
         typer.echo(f"# {command.title}\n{command.text}\n")

@@ -20,6 +20,7 @@ from typing import Any
 
 from cuvee.atomic import write_text
 from cuvee.errors import DataError
+from cuvee.evaluate.counted import miscounted
 from cuvee.evaluate.measure import Measurement, measure
 from cuvee.evaluate.protocol import (
     BASE,
@@ -45,7 +46,7 @@ from cuvee.evaluate.statistics import Outcomes
 from cuvee.evaluate.table import comparison_rows, outcomes, score_row
 from cuvee.models.engines import engine_version
 from cuvee.problems.benchmarks import ResolvedBenchmark
-from cuvee.progress import say
+from cuvee.progress import say, warn
 from cuvee.recipe import Teacher
 from cuvee.records import (
     Comparison,
@@ -257,6 +258,8 @@ def _scores_task(run: Run, resolved: Sequence[ResolvedBenchmark]) -> Task:
         protocols = {(score.model, score.benchmark): score.protocol for score in scores}
         comparisons = comparison_rows(results, pairs, protocols=protocols)
         _say_what_differs(comparisons)
+        for sentence in miscounted(recipe, scores):
+            warn(sentence)
         write_rows(run.scores(), scores, Score)
         write_rows(run.comparisons(), comparisons, Comparison)
         return {

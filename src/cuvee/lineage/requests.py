@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError
+from cuvee.recipe.address import Place
 from cuvee.records import Message, Trace
 from cuvee.runfolder import Run
-from cuvee.teach.ledger import Answer, Ledger
+from cuvee.teach.ledger import Answer, Ledger, located
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Request:
 class Books:
     """A run's ledger, open for looking up requests."""
 
-    path: Path
+    path: Place
     ledger: Ledger | None
     """None where there is no such file, or it cannot be read."""
     closed: str
@@ -71,13 +72,14 @@ class Books:
 @contextmanager
 def open_books(run: Run) -> Iterator[Books]:
     """Open the ledger of a run's recipe, where there is one that can be read."""
-    path = Path(run.recipe.ledger).expanduser().absolute()
+    path = located(run.recipe.ledger)
     account = run.account() if (run.path / "account.txt").exists() else None
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         yield Books(path, None, f"no ledger at {path}", account)
         return
     try:
-        ledger = Ledger.open(path)
+        # A file may be one of schema 1; a ledger on a server would be made by opening it.
+        ledger = Ledger.open(path) if isinstance(path, Path) else Ledger.open_to_read(path)
     except (DataError, OSError) as error:
         yield Books(path, None, str(error), account)
         return

@@ -19,6 +19,7 @@ from cuvee.plan.case import (
     problems_of_benchmark,
     prompt_tokens,
 )
+from cuvee.plan.engines import EVALUATE, key_of, memory
 from cuvee.plan.figures import NOTHING, Figure, known, mean_of, total
 from cuvee.plan.measured import Answers, evaluate_flight, in_flight
 from cuvee.plan.rows import Row
@@ -77,6 +78,7 @@ def judge_rows(case: Case) -> list[Row]:
                 hours=_hours(requests * each, in_flight(judge)),
                 tasks=(f"verify/{domain}",),
                 gpus=gpus_of(judge.serve),
+                memory=memory(case.engines, key_of(judge.name)),
             )
         )
     return rows
@@ -127,6 +129,7 @@ def _teach_row(case: Case, teacher: Teacher, domain: str) -> Row:
         hours=_hours(requests * each, in_flight(teacher)) + around.scaled(1 / HOUR),
         disk=answers * case.assumptions.figure("bytes_per_token"),
         lane=teacher.name if teacher.url else "", tasks=task,
+        memory=memory(case.engines, key_of(teacher.name)),
         done=case.measured.is_done(task[0], case.recipe.limit),
         note="" if _is_priced(teacher) else "no usd_per_mtok in the recipe",
     )  # fmt: skip
@@ -158,6 +161,7 @@ def _score_row(
         usd=NOTHING if teacher is None else _usd(teacher, prompts, answers), disk=disk,
         hours=_hours(requests * each, flight) + around.scaled(1 / HOUR),
         gpus=gpus_of(serve), tasks=task, lane="",
+        memory=memory(case.engines, key_of(teacher.name) if teacher else EVALUATE),
         done=case.measured.is_done(task[0], case.recipe.limit),
     )  # fmt: skip
 

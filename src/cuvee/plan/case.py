@@ -6,9 +6,11 @@ prompts and answers are, and how many examples come of them, out.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from cuvee.errors import DataError
 from cuvee.plan.assumptions import Assumptions
+from cuvee.plan.engines import Engine
 from cuvee.plan.figures import Figure, known, mean_of, measured, share_of
 from cuvee.plan.machine import Machine
 from cuvee.plan.measured import Measured
@@ -31,6 +33,8 @@ class Case:
     machine: Machine
     base: Sized
     benchmarks: tuple[ResolvedBenchmark, ...]
+    engines: Mapping[str, Engine]
+    """Those in RAM, by the key of their section; see `cuvee.plan.engines`."""
 
 
 def problems_of(case: Case, domain: str) -> Figure | None:

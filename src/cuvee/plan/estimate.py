@@ -22,6 +22,8 @@ from cuvee.plan.case import (
     pass_rate,
     problems_of,
 )
+from cuvee.plan.engines import EVALUATE, engines
+from cuvee.plan.engines import misfits as engine_misfits
 from cuvee.plan.figures import NOTHING, Figure, total
 from cuvee.plan.machine import Machine
 from cuvee.plan.measured import Measured
@@ -47,7 +49,8 @@ def estimate(
     scopes += ["evaluate", *{domain.verifier for domain in recipe.domains.values()}]
     assumptions = parse(assume, scopes=scopes)
     base = size_of(recipe.base, assumptions)
-    case = Case(recipe, measured, assumptions, machine, base, resolved)
+    started = engines(recipe, base)
+    case = Case(recipe, measured, assumptions, machine, base, resolved, started)
     setup = set_up(case)
     rows = _priced(case, _rows(case, setup))
     whole, left = summed("total", rows), _left(case, rows)
@@ -190,6 +193,7 @@ def _misfits(case: Case, rows: Sequence[Row], whole: Row, setup: Setup) -> list[
         if most > here:
             found.append(Misfit(stage, "gpus", most, here, f"{stage} works on {most} GPU(s), this "
                                 f"machine has {here}", _elsewhere(stage)))  # fmt: skip
+    found += engine_misfits(case.engines, machine.ram)
     needed = total([whole.disk, whole.scratch])
     if needed is not None and needed.value > machine.disk:
         words = (f"the run folder takes about {needed.value / GIGA:,.0f} GB, "
@@ -213,6 +217,9 @@ def _notes(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
         notes.append(f"totals are unknown until the problems are loaded, or give {wishes}")
     if case.base.shape is None:
         notes.append(f"the base's memory is unknown: {case.base.why}")
+    unread = [key for key, e in case.engines.items() if e.shape is None and key != EVALUATE]
+    if unread:
+        notes.append(f"memory unknown: the GGUF file of {', '.join(unread)} cannot be read")
     if case.recipe.answers:
         notes.append("what `answers:` holds costs nothing; it is not subtracted here")
     unpriced = sorted({row.name.partition("/")[2] for row in rows if row.note.startswith("no usd")})

@@ -298,10 +298,10 @@ def _json(file: Path) -> Any:
 def _spent(run: Run, notes: list[str]) -> dict[str, float]:
     if not (run.path / "account.txt").exists():
         return {}
-    from cuvee.teach.ledger import Ledger
+    from cuvee.teach.ledger import Ledger, located
 
-    place = Path(run.recipe.ledger).expanduser()
-    if not place.exists():
+    place = located(run.recipe.ledger)
+    if isinstance(place, Path) and not place.exists():
         notes.append(f"what was spent is unknown: no ledger at {place}")
         return {}
     with Ledger.open_to_read(place) as ledger:

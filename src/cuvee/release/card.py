@@ -5,7 +5,6 @@ What is not known (a licence, a hub id of a local base) is left out of the front
 said in the text, never guessed.
 """
 
-import dataclasses
 import functools
 import json
 import re
@@ -14,15 +13,16 @@ from typing import Any
 import yaml
 
 from cuvee import __version__
+from cuvee.evaluate.counted import miscounted
 from cuvee.recipe import Recipe
 from cuvee.records import Score
 from cuvee.release import claims, wording
 from cuvee.release.facts import Facts
 from cuvee.release.merge_yaml import merge_yaml
-from cuvee.release.protocols import conditions, conditions_of
+from cuvee.release.protocols import conditions, conditions_of, samples_by_llama
 from cuvee.release.sampled import Sampled, largest, sampled
 from cuvee.release.tables import by_benchmark
-from cuvee.serve.commands import Command, commands, notes
+from cuvee.serve.commands import Command, Files, commands, notes
 from cuvee.serve.facts import ServingFacts
 from cuvee.templates import environment
 
@@ -62,6 +62,8 @@ def render_card(facts: Facts, serving: ServingFacts) -> str:
         benchmarks=by_benchmark(facts.scores),
         sampled=_several(facts),
         conditions=conditions_of(facts.scores),
+        miscounted=miscounted(facts.recipe, facts.scores),
+        samples_by_llama=samples_by_llama(facts.scores),
         merge_config=merge_yaml(facts.recipe),
         cuvee_version=__version__,
         commands=_commands(facts, serving),
@@ -142,12 +144,10 @@ def _several(facts: Facts) -> dict[str, tuple[Sampled, ...]]:
 def _commands(facts: Facts, serving: ServingFacts) -> tuple[Command, ...]:
     """Return how to serve the weights, and the first file that is as good as they are."""
     good = [e for e in facts.exports if e.parity is None or e.parity.passed]
-    name = facts.recipe.name
-    if not good:
-        return commands(serving, checkpoint=".", gguf=None, name=name)
-    found = commands(serving, checkpoint=".", gguf=good[0].file, name=name)
-    own = f"-f Modelfile.{good[0].quantization}"  # of several types, each has its own
-    return tuple(dataclasses.replace(c, text=c.text.replace("-f Modelfile", own)) for c in found)
+    files = Files(checkpoint=".")
+    if good:  # of several types, each has a Modelfile of its own
+        files = Files(".", good[0].file, modelfile=f"Modelfile.{good[0].quantization}")
+    return commands(serving, files, name=facts.recipe.name)
 
 
 def _cell(text: str) -> str:

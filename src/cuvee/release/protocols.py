@@ -91,6 +91,16 @@ def conditions_of(scores: Sequence[Score]) -> list[tuple[str, str]]:
     return lines
 
 
+def samples_by_llama(scores: Iterable[Score]) -> bool:
+    """Return whether a score is of answers that llama.cpp sampled, with defaults of its own."""
+    own = (json.loads(score.protocol) for score in scores)
+    return any(
+        p.get("serve", {}).get("engine") == "llama.cpp"
+        and p.get("sampling", {}).get("temperature") != 0
+        for p in own
+    )
+
+
 def _differences(own: Mapping[str, str], first: Mapping[str, str]) -> tuple[str, ...]:
     """Return each key whose value is not the first's."""
     keys = dict.fromkeys([*first, *own])

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from cuvee import __version__
+from cuvee.evaluate.counted import miscounted
 from cuvee.merge.diagnostics.heatmap import module_label
 from cuvee.recipe import MIXTURE
 from cuvee.release import claims, figures, scored_figures, wording
@@ -87,6 +88,7 @@ def _scored(facts: Facts) -> dict[str, Any]:
         "settling": claims.settling,
         "compared": by_benchmark(comparisons),
         "protocols": protocol_groups(scores),
+        "miscounted": miscounted(facts.recipe, scores),
         "sampled": sampled(scores),
         "largest": largest,
         "curves": curves,

@@ -25,30 +25,34 @@ class Command:
     language: str = "bash"
 
 
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What there is of a model to serve; for what is None no command is offered."""
+
+    checkpoint: str | None = None
+    """A folder or hub id."""
+    gguf: str | None = None
+    modelfile: str = "Modelfile"
+    """Of `gguf`, for Ollama."""
+
+
 def commands(
-    facts: ServingFacts,
-    *,
-    checkpoint: str | None,
-    gguf: str | None,
-    name: str,
-    slots: int = 4,
-    context: int | None = None,
+    facts: ServingFacts, files: Files, *, name: str, slots: int = 4, context: int | None = None
 ) -> tuple[Command, ...]:
     """Return the commands that serve a model and ask it, as its reader types them.
 
-    `checkpoint` is a folder or hub id, `gguf` a file; what is None is not offered. `slots` are
-    requests at once; `context` is in tokens a request, None: the model's own.
+    `slots` are requests at once; `context` is in tokens a request, None: the model's own.
     """
     room = context or facts.context
     found = []
-    if gguf is not None:
+    if (gguf := files.gguf) is not None:
         found += [
             Command("llama.cpp", _llama(facts, gguf, name, slots=slots, context=room)),
-            Command("Ollama", _ollama(name)),
+            Command("Ollama", _ollama(name, files.modelfile)),
         ]
-    if checkpoint is not None:
-        found.append(Command("vLLM", _vllm(facts, checkpoint, name, slots=slots, context=room)))
-    served = gguf or checkpoint
+    if (folder := files.checkpoint) is not None:
+        found.append(Command("vLLM", _vllm(facts, folder, name, slots=slots, context=room)))
+    served = files.gguf or files.checkpoint
     if served is not None:
         own = f"cuvee serve {shlex.quote(served)} --slots {slots} --context {room} --port {PORT}"
         found.append(Command("cuvee", own))
@@ -83,11 +87,8 @@ def curl(url: str, name: str, *, facts: ServingFacts, token: str | None) -> str:
 
 
 def _request(facts: ServingFacts, name: str) -> dict[str, Any]:
-    sampling = facts.sampling
     message = {"role": "user", "content": "What is 17 * 23?"}
-    body = {"model": name, "messages": [message], "temperature": sampling.temperature}
-    more = {"top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p}
-    return body | {key: value for key, value in more.items() if value is not None}
+    return {"model": name, "messages": [message], **facts.sampling.request}
 
 
 def _llama(facts: ServingFacts, gguf: str, name: str, *, slots: int, context: int) -> str:
@@ -113,11 +114,9 @@ def _vllm(facts: ServingFacts, checkpoint: str, name: str, *, slots: int, contex
     ]
     if (parser := reasoning_parser(facts)) is not None:
         lines.append(f"--reasoning-parser {parser}")
-    sampling = dataclasses.asdict(facts.sampling)
-    keys = ("temperature", "top_p", "top_k", "min_p")
-    given = {key: sampling[key] for key in keys if sampling[key] is not None}
     # Over what generation_config.json says, for requests that say nothing.
-    lines.append(f"--override-generation-config {shlex.quote(json.dumps(given))}")
+    given = json.dumps(facts.sampling.request)
+    lines.append(f"--override-generation-config {shlex.quote(given)}")
     return " \\\n  ".join(lines)
 
 
@@ -132,6 +131,6 @@ def reasoning_parser(facts: ServingFacts) -> str | None:
     return "qwen3" if facts.architecture.startswith("qwen3") else "deepseek_r1"
 
 
-def _ollama(name: str) -> str:
+def _ollama(name: str, modelfile: str) -> str:
     quoted = shlex.quote(name.lower())
-    return f"ollama create {quoted} -f Modelfile\nollama run {quoted}"
+    return f"ollama create {quoted} -f {shlex.quote(modelfile)}\nollama run {quoted}"

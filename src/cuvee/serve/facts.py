@@ -35,6 +35,12 @@ class Recommended:
     """None: nobody says; engines then have defaults of their own."""
     min_p: float | None = None
 
+    @property
+    def request(self) -> dict[str, float]:
+        """Return what of it is said, by the keys of a request."""
+        given = {key: getattr(self, key) for key in _SAMPLING_KEYS}
+        return {key: value for key, value in given.items() if value is not None}
+
 
 DEFAULT = Recommended(0.6, 0.95, "cuvee's default: neither the model nor an evaluation says any")
 _ASKED = ({"role": "user", "content": QUESTION},)
@@ -113,7 +119,7 @@ def _of_folder(folder: Path) -> ServingFacts:
         ends=[str(token) for token in tokenizer.convert_ids_to_tokens(numbers) if token],
         vocabulary=tokenizer.get_vocab(),
         rest={
-            "context": int(config["max_position_embeddings"]),
+            "context": _context(config.get("max_position_embeddings"), folder / "config.json"),
             "architecture": str(config.get("model_type")),
             "sampling": _sampling(generation, column=0, source="its generation_config.json"),
         },
@@ -142,11 +148,18 @@ def _of_gguf(file: Path) -> ServingFacts:
         vocabulary=set(tokens),
         rest={
             "adds_bos": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
-            "context": int(metadata.get(f"{architecture}.context_length", 0)),
+            "context": _context(metadata.get(f"{architecture}.context_length"), file),
             "architecture": architecture,
             "sampling": _sampling(metadata, column=1, source="the file's own general.sampling"),
         },
     )
+
+
+def _context(tokens: Any, file: Path) -> int:
+    """Return the tokens that a file says its model was made for; DataError where it does not."""
+    if not isinstance(tokens, int) or tokens < 1:
+        raise DataError(f"{file}: it does not say how many tokens the model was made for")
+    return tokens
 
 
 def _facts(

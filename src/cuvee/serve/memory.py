@@ -7,7 +7,7 @@ they stand in their file. What a model needs before it is there is `cuvee fit`'s
 from pathlib import Path
 
 from cuvee.errors import DataError
-from cuvee.fit.serving import PROCESS, kv_bytes, working_bytes
+from cuvee.fit.serving import serving_bytes
 from cuvee.models.files import weight_files
 from cuvee.models.shape import shape_of
 from cuvee.progress import warn
@@ -16,14 +16,12 @@ from cuvee.serve.start import Plan
 _GIB = 1 << 30
 
 
-def serving_bytes(plan: Plan) -> int:
+def needed_bytes(plan: Plan) -> int:
     """Return the bytes that llama.cpp will take. Raises DataError where the shape is unknown."""
     path, spec = Path(plan.path), plan.spec
     files = [path] if path.is_file() else weight_files(path)
-    shape = shape_of(path)
-    cache = kv_bytes(shape, context=spec.context, slots=spec.slots)
-    working = working_bytes(shape, context=spec.context, slots=spec.slots)
-    return sum(file.stat().st_size for file in files) + cache + working + PROCESS
+    weights = sum(file.stat().st_size for file in files)
+    return serving_bytes(shape_of(path), weights=weights, context=spec.context, slots=spec.slots)
 
 
 def warn_of_memory(plan: Plan) -> None:
@@ -31,7 +29,7 @@ def warn_of_memory(plan: Plan) -> None:
     if plan.spec.engine != "llama.cpp":
         return
     try:
-        needed = serving_bytes(plan)
+        needed = needed_bytes(plan)
     except DataError as error:
         warn(f"whether it fits into memory is not known: {error}")
         return

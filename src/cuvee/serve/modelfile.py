@@ -59,11 +59,8 @@ def _template(facts: ServingFacts) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _numbers(facts: ServingFacts) -> list[tuple[str, float]]:
-    sampling = facts.sampling
-    given = [("temperature", sampling.temperature), ("top_p", sampling.top_p)]
-    given += [(n, v) for n in ("top_k", "min_p") if (v := getattr(sampling, n)) is not None]
     # Ollama's default penalises repetition, which neither evaluation nor other engines do.
-    return [*given, ("repeat_penalty", 1.0)]
+    return [*facts.sampling.request.items(), ("repeat_penalty", 1.0)]
 
 
 def _plain(name: str) -> str:

@@ -8,6 +8,7 @@ its own metadata, so that a wrong one shows. Not here: the forward pass
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any
 
 import accelerate
 import gguf
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from cuvee.errors import DataError
 from cuvee.models.files import weight_files
+from cuvee.models.gguf_header import Header, read_header
 from cuvee.models.gguf_layout import (
     ROPE_FACTORS,
     architecture,
@@ -84,22 +88,48 @@ def file_weights(file: Path) -> Weights:
     Raises DataError, naming the file, where it is cut short or holds another architecture,
     other tensors or other shapes than the model that its metadata describes.
     """
+    header = read_header(file)
     try:
-        reader = gguf.GGUFReader(file)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{file}: not a whole GGUF file: {error}") from error
-    try:
-        return _of_tensors(_config(reader), {tensor.name: tensor for tensor in reader.tensors})
+        return _of_tensors(_config(header), _tensors(file, header))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
 
 
-def _config(reader: gguf.GGUFReader) -> PretrainedConfig:
-    kind = reader.fields.get(gguf.Keys.General.ARCHITECTURE)
-    name = str(kind.contents()) if kind else "(none)"
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """A tensor as the file holds it."""
+
+    name: str
+    kind: gguf.GGMLQuantizationType
+    data: npt.NDArray[np.uint8]
+    """Its bytes, in rows; read from the file when they are looked at."""
+
+
+def _tensors(file: Path, header: Header) -> dict[str, _Stored]:
+    """Return a file's tensors; gguf's own reader takes seconds for the vocabulary alone."""
+    whole: npt.NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="r")
+    found = {}
+    for info in header.tensors:
+        try:
+            kind = gguf.GGMLQuantizationType(info.kind)
+        except ValueError as error:
+            raise DataError(f"{info.name}: type {info.kind} is not known") from error
+        rows = gguf.quant_shape_to_byte_shape(info.shape[::-1], kind)
+        begin = header.weights_begin + info.offset
+        end = begin + math.prod(rows)
+        if end > len(whole):
+            raise DataError(
+                f"not a whole GGUF file: {info.name} ends beyond its {len(whole)} bytes"
+            )
+        found[info.name] = _Stored(info.name, kind, whole[begin:end].reshape(rows))
+    return found
+
+
+def _config(header: Header) -> PretrainedConfig:
+    name = str(header.metadata.get(gguf.Keys.General.ARCHITECTURE, "(none)"))
     architecture(name)
-    metadata = {k: f.contents() for k, f in reader.fields.items() if k.startswith(f"{name}.")}
-    rows = {tensor.name: int(tensor.shape[1]) for tensor in reader.tensors if len(tensor.shape) > 1}
+    metadata = {k: v for k, v in header.metadata.items() if k.startswith(f"{name}.")}
+    rows = {info.name: info.shape[1] for info in header.tensors if len(info.shape) > 1}
     if _GGUF_EMBEDDINGS not in rows:
         raise DataError(f"no tensor {_GGUF_EMBEDDINGS}")
     return AutoConfig.for_model(
@@ -110,20 +140,19 @@ def _config(reader: gguf.GGUFReader) -> PretrainedConfig:
     )
 
 
-def _of_tensors(config: PretrainedConfig, tensors: dict[str, Any]) -> Weights:
+def _of_tensors(config: PretrainedConfig, tensors: dict[str, _Stored]) -> Weights:
     factors = tensors.pop(ROPE_FACTORS, None)
-    slowed = None if factors is None else torch.from_numpy(factors.data.copy()).float()
+    slowed = None if factors is None else _dequantised(factors)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    given = {name: tensors.get(tensor_name(config, name)) for name in wanted}
-    if missing := sorted(name for name, found in given.items() if found is None):
+    if missing := sorted(name for name in wanted if tensor_name(config, name) not in tensors):
         raise DataError(f"tensors are missing: {', '.join(missing)}")
     if unknown := sorted(set(tensors) - {tensor_name(config, name) for name in wanted}):
         raise DataError(f"tensors that {config.model_type} does not have: {', '.join(unknown)}")
 
     def tensor(name: str) -> torch.Tensor:
-        weight = _dequantised(given[name])
+        weight = _dequantised(tensors[tensor_name(config, name)])
         if tuple(weight.shape) != wanted[name]:
             raise DataError(f"{name}: shape {tuple(weight.shape)}, expected {wanted[name]}")
         heads = rope_heads(config, name)
@@ -132,9 +161,9 @@ def _of_tensors(config: PretrainedConfig, tensors: dict[str, Any]) -> Weights:
     return Weights(config, tensor, slowed)
 
 
-def _dequantised(stored: Any) -> torch.Tensor:
+def _dequantised(stored: _Stored) -> torch.Tensor:
     try:
-        values = gguf.quants.dequantize(stored.data, stored.tensor_type)
+        values = gguf.quants.dequantize(stored.data, stored.kind)
     except NotImplementedError as error:
-        raise DataError(f"{stored.name}: type {stored.tensor_type.name} is not known") from error
+        raise DataError(f"{stored.name}: type {stored.kind.name} is not known") from error
     return torch.from_numpy(values.copy()).float()
