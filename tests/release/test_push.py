@@ -182,6 +182,7 @@ def source(run: Run, path: str) -> Path:
     return folder / path
 
 
+@pytest.mark.slow
 def test_after_a_failure_the_same_command_sends_what_is_missing(released: Run, hub: Server) -> None:
     hub.broken = True
     failed = pushed(released, hub.url)

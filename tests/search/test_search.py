@@ -93,7 +93,6 @@ def test_no_benchmark_and_nothing_that_was_trained_on_is_asked(make_run: MakeRun
         assert json.loads(scored.scores[0].protocol)["sampling"]["temperature"] == 0.7
 
 
-@pytest.mark.slow
 def test_other_problems_are_other_conditions_and_shown_apart(make_run: MakeRun) -> None:
     run = make_run()
     search(run, Wanted(file=mine(run), tries=1, problems=3))

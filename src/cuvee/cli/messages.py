@@ -18,7 +18,7 @@ def errors_as_messages() -> Iterator[None]:
     except CuveeError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _stop("stopped; run the same command again to go on", 130)
+        _stop("stopped; what is finished is kept: the same command goes on from there", 130)
     except OSError as error:
         _stop(_describe(error), 1)
 

@@ -178,7 +178,6 @@ def _release_checkpoint(place: str, flags: Mapping[str, Any], *, out: Path | Non
     """Export a checkpoint by the flags, and say what came of it."""
     from cuvee.errors import DataError
     from cuvee.recipe import Parity
-    from cuvee.release.alone import export, summary
 
     if not flags["--gguf"]:
         raise RecipeError(f"{place}: --gguf is missing: a type, as Q8_0 or Q4_K_M")
@@ -186,9 +185,12 @@ def _release_checkpoint(place: str, flags: Mapping[str, Any], *, out: Path | Non
         raise RecipeError(f"{place}: --out is missing: the folder that the files go to")
     if flags["--no-parity"]:
         _refuse({k: flags[k] for k in ("--text", "--tokens")}, "not with --no-parity")
+    types = _types(flags["--gguf"])
     given = {"text": flags["--text"] and str(flags["--text"]), "tokens": flags["--tokens"]}
     parity = None if flags["--no-parity"] else Parity(**{k: v for k, v in given.items() if v})
-    released = export(place, out, types=_types(flags["--gguf"]), parity=parity)
+    from cuvee.release.alone import export, summary  # torch: not before the flags are checked
+
+    released = export(place, out, types=types, parity=parity)
     for line in summary(released):
         typer.echo(line)
     if failures := [f"{r.file.name}: {r.failure}" for r in released if r.failure]:

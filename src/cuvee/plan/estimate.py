@@ -178,8 +178,9 @@ def _in_words(case: Case, domain: str, examples: Figure | None, target: int | No
     if examples.low >= target:
         return f"{found}: enough"
     advice = "raise samples or add problems"
-    if needed is not None:
-        advice += f" (about {needed:,.0f} problems at this rate)"
+    problems = problems_of(case, domain)
+    if needed is not None and problems is not None and needed > problems.value:
+        advice += f" (about {needed:,.0f} in all at this rate; there are {problems.value:,.0f})"
     if examples.value >= target:
         return f"{found}: probably enough; if not, {advice}"
     return f"{found}: {advice}"

@@ -5,6 +5,7 @@ known. Model-written text is not in a plan; names are the recipe's.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,20 +79,25 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _table(plan: Plan) -> Table:
+    rows = [_cells(row, f"{row.stage}/{row.name.replace('benchmarks/', '')}") for row in plan.rows]
+    sums = [_cells(plan.total, "total")]
+    if plan.total.scratch not in (None, NOTHING):
+        more = Row("", "", disk=plan.total.scratch)
+        sums.append(_cells(more, "while training, more"))
+    if plan.left != dataclasses.replace(plan.total, stage="left"):
+        sums.append(_cells(plan.left, "left"))
+    used = [any(row[number] for row in (*rows, *sums)) for number in range(len(HEADINGS))]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in HEADINGS:
+    for heading in itertools.compress(HEADINGS, used):
         table.add_column(heading, justify="left" if heading == "work" else "right",
                          overflow="fold", no_wrap=heading != "work")  # fmt: skip
-    stage = ""
-    for row in plan.rows:
-        if row.stage != stage and stage:
+    for number, row in enumerate(plan.rows):
+        if number and row.stage != plan.rows[number - 1].stage:
             table.add_section()
-        stage = row.stage
-        table.add_row(*_cells(row, f"{row.stage}/{row.name.replace('benchmarks/', '')}"))
+        table.add_row(*itertools.compress(rows[number], used))
     table.add_section()
-    table.add_row(*_cells(plan.total, "total"), style="bold")
-    if plan.left != dataclasses.replace(plan.total, stage="left"):
-        table.add_row(*_cells(plan.left, "left"))
+    for number, cells in enumerate(sums):
+        table.add_row(*itertools.compress(cells, used), style="" if number else "bold")
     return table
 
 

@@ -112,8 +112,9 @@ def _lines(one: Released) -> list[str]:
             f"(checkpoint {row.perplexity_checkpoint:.3f}), mean KL {row.kl_mean:.2g}, "
             f"same top token {row.same_top:.1%}"
         )
-    verdict = "passed" if row.passed else "NOT PASSED"
-    return [*lines, f"  parity: {verdict}{f': {row.detail}' if row.detail else ''}"]
+    allowed = f"token ids and chats the same, predictions within what {row.quantization} may lose"
+    verdict = f"passed ({allowed})" if row.passed else "NOT PASSED"
+    return [*lines, f"  parity: {verdict}{f'; {row.detail}' if row.detail else ''}"]
 
 
 def _text(parity: ParitySpec | None) -> Text:
