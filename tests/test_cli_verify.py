@@ -22,6 +22,7 @@ ROWS: list[dict[str, Any]] = [
     {"id": "c", "problem": "1 + 1", "answer": "2", "response": "I do not know."},
     {"id": "d", "problem": "1 + 1", "answer": None, "response": r"\boxed{2}"},
 ]
+CUT_GZIP = gzip.compress(b"{}\n" * 1000, mtime=0)[:30]  # no time of day: ids of tests hold it
 REASONS = ["equal", "different", "no_final_answer", "no_gold"]
 
 
@@ -128,7 +129,7 @@ def test_broken_lines_are_rows_that_name_file_and_line(here: Path) -> None:
         ("no.jsonl", None, "no.jsonl: no such file"),
         ("no.parquet", None, "no.parquet: no such file"),
         ("not.parquet", b"PAR0", "not.parquet: not a readable Parquet file"),
-        ("cut.jsonl.gz", gzip.compress(b"{}\n" * 1000)[:30], "cut.jsonl.gz: cannot be read"),
+        ("cut.jsonl.gz", CUT_GZIP, "cut.jsonl.gz: cannot be read"),
         ("not.jsonl.gz", b"{}", "not.jsonl.gz: cannot be read"),
         ("x.jsonl", b'{"said": 1}\n', "x.jsonl: no column for the gold: looked for gold"),
         ("x.json", b"[[", "x.json, line 1: not JSON"),
