@@ -102,7 +102,7 @@ def test_too_few_examples_are_said_with_how_many_problems_would_do(base: str) ->
     assert value(expected.examples) == pytest.approx(25)
     assert expected.words == (
         "math: 60 asked, about 25 expected: raise samples or add problems "
-        "(about 240 problems at this rate)"
+        "(about 240 in all at this rate; there are 100)"
     )
 
 
