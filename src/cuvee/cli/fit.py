@@ -131,6 +131,8 @@ def config_of(model: str) -> Path:
     """
     if Path(model).exists():
         return Path(model)
+    from cuvee.release.card import is_hub_id
+
     if not is_hub_id(model):
         raise RecipeError(f"{model}: no such file or folder")
     from huggingface_hub import hf_hub_download
@@ -144,12 +146,6 @@ def config_of(model: str) -> Path:
             f"{model}: no such file or folder, and its config.json could not be fetched from the "
             f"hub ({type(error).__name__}: {reason}); offline, name a folder or a config.json"
         ) from error
-
-
-def is_hub_id(model: str) -> bool:
-    """Return whether a name has the form of a hub id: `owner/name`, and no path or file."""
-    starts, ends = ("/", ".", "~"), (".gguf", ".json", ".safetensors")
-    return model.count("/") == 1 and not model.startswith(starts) and not model.endswith(ends)
 
 
 def machine(
