@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ORDER = """errors atomic records progress templates recipe runfolder models workers verify problems
-teach select lineage train merge evaluate search fit serve release view plan pipeline cli""".split()
+teach select rounds lineage train merge evaluate search fit serve release view plan pipeline cli""".split()
 """Files and rooms, top to bottom: each may import only what stands before it."""
 
 PACKAGE = Path(__file__).parent.parent / "src" / "cuvee"

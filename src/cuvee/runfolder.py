@@ -98,13 +98,35 @@ class Run:
         """Return the file of a domain's published traces: those of all its teachers."""
         return self.folder("problems") / "traces" / f"{domain}.parquet"
 
-    def traces(self, domain: str, teacher: str) -> Path:
-        """Return the file of one teacher's traces in one domain."""
-        return self.folder("teach") / domain / f"{teacher}.parquet"
+    def traces(self, domain: str, teacher: str, *, in_round: int = 1) -> Path:
+        """Return the file of one teacher's traces in one domain, of one round (>= 1)."""
+        return self._of_round("teach", in_round) / domain / f"{teacher}.parquet"
 
-    def verdicts(self, domain: str) -> Path:
-        """Return the file of a domain's verdicts."""
-        return self.folder("verify") / f"{domain}.parquet"
+    def trace_files(self, domain: str) -> list[Path]:
+        """Return the files of all traces in a domain: round by round, teacher by teacher."""
+        teachers = self.recipe.teachers_of(domain)
+        return [
+            self.traces(domain, teacher.name, in_round=number)
+            for number in self.rounds()
+            for teacher in teachers
+            if number == 1 or not teacher.published
+        ]
+
+    def verdicts(self, domain: str, *, in_round: int = 1) -> Path:
+        """Return the file of a domain's verdicts, of one round (>= 1)."""
+        return self._of_round("verify", in_round) / f"{domain}.parquet"
+
+    def verdict_files(self, domain: str) -> list[Path]:
+        """Return the files of all verdicts in a domain, round by round."""
+        return [self.verdicts(domain, in_round=number) for number in self.rounds()]
+
+    def rounds(self) -> range:
+        """Return the numbers of the rounds that there may be, from 1."""
+        rounds = self.recipe.rounds
+        return range(1, 2 if rounds is None else rounds.most + 1)
+
+    def _of_round(self, stage: str, number: int) -> Path:
+        return self.folder(stage) / f"round-{number}" if number > 1 else self.folder(stage)
 
     def examples(self, domain: str) -> Path:
         """Return the file of a domain's examples, or of the mixture's: those of all domains."""

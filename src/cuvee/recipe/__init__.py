@@ -24,6 +24,7 @@ from cuvee.recipe.load import (
 from cuvee.recipe.refine import Refine
 from cuvee.recipe.release import Parity, Release
 from cuvee.recipe.root import MIXTURE, Budget, Recipe, Verify
+from cuvee.recipe.rounds import Rounds
 from cuvee.recipe.rubric import Rubric
 from cuvee.recipe.serving import Quantization, Sampling, Serve
 from cuvee.recipe.teachers import Prices, Scripted, Teacher
@@ -46,6 +47,7 @@ __all__ = [
     "Reference",
     "Refine",
     "Release",
+    "Rounds",
     "Rubric",
     "Sampling",
     "Scripted",

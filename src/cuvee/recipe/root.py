@@ -11,6 +11,7 @@ from cuvee.recipe.cluster import Workers, refused_address
 from cuvee.recipe.domains import Domain, SandboxName
 from cuvee.recipe.evaluation import Benchmark, Evaluate
 from cuvee.recipe.release import Release
+from cuvee.recipe.rounds import Rounds
 from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
@@ -72,6 +73,8 @@ class Recipe(Section):
     """Problems a domain and benchmark (a pilot); the flag `--limit` sets it."""
     domains: dict[str, Domain] = Field(min_length=1)
     teachers: list[Teacher] = Field(min_length=1)
+    rounds: Rounds | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None: every problem is asked once, as often as its teachers' `samples` say."""
     budget: Budget = Budget()
     verify: Verify = Verify()
     train: Train = Train()

@@ -96,7 +96,7 @@ def gather(run: Run) -> Facts:
 
 def _fates(run: Run, domain: str, preflight: Preflight) -> Iterator[_Fate]:
     """Yield what became of each trace of a domain, teacher by teacher."""
-    verdicts = {v.trace_id: (v.verdict, v.reason) for v in iter_rows(run.verdicts(domain), Verdict)}
+    verdicts = {v.trace_id: (v.verdict, v.reason) for v in _verdicts(run, domain)}
     tokens = {e.id: e.tokens for e in iter_rows(run.examples(domain), Example)}
     dropped = {d.id: d.reason for d in _dropped_traces(run, domain)}
     for trace in _traces(run, domain):
@@ -119,8 +119,13 @@ def _fates(run: Run, domain: str, preflight: Preflight) -> Iterator[_Fate]:
 
 
 def _traces(run: Run, domain: str) -> Iterator[Trace]:
-    for teacher in run.recipe.teachers_of(domain):
-        yield from iter_rows(run.traces(domain, teacher.name), Trace)
+    for file in run.trace_files(domain):
+        yield from iter_rows(file, Trace)
+
+
+def _verdicts(run: Run, domain: str) -> Iterator[Verdict]:
+    for file in run.verdict_files(domain):
+        yield from iter_rows(file, Verdict)
 
 
 def _dropped_traces(run: Run, domain: str) -> Iterator[Dropped]:
@@ -224,9 +229,7 @@ def _samples(run: Run, domain: str, fates: Sequence[_Fate]) -> list[Sample]:
     traces = {t.id: t for t in _traces(run, domain) if t.id in wanted}
     asked = {t.problem_id for t in traces.values()}
     prompts = {p.id: p.prompt for p in iter_rows(run.problems(domain), Problem) if p.id in asked}
-    verdicts = {
-        v.trace_id: v for v in iter_rows(run.verdicts(domain), Verdict) if v.trace_id in wanted
-    }
+    verdicts = {v.trace_id: v for v in _verdicts(run, domain) if v.trace_id in wanted}
     details = {d.id: d.detail for d in _dropped_traces(run, domain) if d.id in wanted}
     order = sorted(wanted, key=lambda i: (wanted[i][0] != "kept", wanted[i][1]))
     return [

@@ -97,8 +97,8 @@ def _sources(run: Run) -> tuple[Path, ...]:
     paths: list[Path] = []
     for domain in run.recipe.domains:
         paths += [run.problems(domain), run.dropped("problems", domain)]
-        paths += [run.traces(domain, t.name) for t in run.recipe.teachers_of(domain)]
-        paths += [run.verdicts(domain), run.examples(domain), run.dropped("select", domain)]
+        paths += [*run.trace_files(domain), *run.verdict_files(domain)]
+        paths += [run.examples(domain), run.dropped("select", domain)]
     for model in run.recipe.trained():
         paths += training_files(run, model)
     return (*paths, *scored_files(run), merge_statistics(run), *export_files(run))

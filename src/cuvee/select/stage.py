@@ -87,8 +87,8 @@ def _task(run: Run, name: str) -> Task:
         name=name,
         inputs=(
             run.problems(name),
-            *_trace_files(run, name),
-            run.verdicts(name),
+            *run.trace_files(name),
+            *run.verdict_files(name),
             *([grades_file(run, name)] if goes_by_grades(domain) else []),
             *_student_files(recipe.base),
         ),
@@ -154,7 +154,7 @@ def _problems(run: Run, name: str) -> dict[str, Asked]:
 def _voted(run: Run, name: str) -> tuple[list[Vote], Judged]:
     """Return the votes on problems without gold, if any are to be held, and what was said."""
     domain = run.recipe.domains[name]
-    verdicts = read_rows(run.verdicts(name), Verdict)
+    verdicts = [row for file in run.verdict_files(name) for row in read_rows(file, Verdict)]
     grades = read_grades(run, name)
     if domain.select.agreement is None:
         return [], dataclasses.replace(judged(verdicts), grades=grades)
@@ -243,12 +243,8 @@ def _examples(
             )
 
 
-def _trace_files(run: Run, name: str) -> list[Path]:
-    return [run.traces(name, teacher.name) for teacher in run.recipe.teachers_of(name)]
-
-
 def _traces(run: Run, name: str) -> Iterator[Trace]:
-    return (trace for file in _trace_files(run, name) for trace in iter_rows(file, Trace))
+    return (trace for file in run.trace_files(name) for trace in iter_rows(file, Trace))
 
 
 def load_student(base: str) -> Student:

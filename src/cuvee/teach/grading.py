@@ -96,7 +96,7 @@ def _task(run: Run, name: str, rubric: Rubric, ask_teacher: Asking) -> Task:
     return Task(
         stage="verify",
         name=f"rubric/{name}",
-        inputs=(run.problems(name), *_trace_files(run, name), run.verdicts(name)),
+        inputs=(run.problems(name), *run.trace_files(name), *run.verdict_files(name)),
         outputs=(grades_file(run, name), kept),
         settings={
             "judge": asking_settings(run, teacher),
@@ -114,11 +114,11 @@ def is_gradable(verdict: Verdict) -> bool:
 
 
 def _gradable(run: Run, name: str) -> frozenset[str]:
-    verdicts = iter_rows(run.verdicts(name), Verdict)
+    verdicts = (row for file in run.verdict_files(name) for row in iter_rows(file, Verdict))
     right = {verdict.trace_id for verdict in verdicts if is_gradable(verdict)}
     return frozenset(
         row["id"]
-        for file in _trace_files(run, name)
+        for file in run.trace_files(name)
         for row in iter_values(file, ["id", "finish_reason"])
         if row["id"] in right and row["finish_reason"] == "stop"
     )
@@ -138,10 +138,6 @@ def _counted(grades: Iterator[Grade], reasons: Counter[str]) -> Iterator[Grade]:
         yield grade
 
 
-def _trace_files(run: Run, name: str) -> list[Path]:
-    return [run.traces(name, teacher.name) for teacher in run.recipe.teachers_of(name)]
-
-
 def _traces(run: Run, name: str, about: frozenset[str]) -> Iterator[Trace]:
-    rows = (trace for file in _trace_files(run, name) for trace in iter_rows(file, Trace))
+    rows = (trace for file in run.trace_files(name) for trace in iter_rows(file, Trace))
     return (trace for trace in rows if trace.id in about)

@@ -81,7 +81,7 @@ def refine_task(
         raise ValueError(f"domain {name} has no refine")  # our own mistake
     refine = domain.refine
     outputs = [run.examples(name), refined_file(run, name)]
-    inputs = [run.problems(name), run.verdicts(name), chosen_file(run, name), *student_files]
+    inputs = [run.problems(name), *run.verdict_files(name), chosen_file(run, name), *student_files]
 
     def work() -> Mapping[str, Any]:
         bench = _bench(run, name, refine, student=load_student(recipe.base), votes=votes)
@@ -108,8 +108,11 @@ def refine_task(
 def _bench(run: Run, name: str, refine: Refine, *, student: Student, votes: Path | None) -> Bench:
     ids = {row["id"]: row["problem_id"] for row in _chosen_ids(run, name)}
     golds = _voted(votes)
-    columns = ["trace_id", "verdict"]
-    found = {r["trace_id"]: r["verdict"] for r in iter_values(run.verdicts(name), columns)}
+    found = {
+        row["trace_id"]: row["verdict"]
+        for file in run.verdict_files(name)
+        for row in iter_values(file, ["trace_id", "verdict"])
+    }
     expected = {i: "correct" if ids[i] in golds else found[i] for i in ids}
     wanted = set(ids.values())
     columns = ["id", "source", "question", "prompt"]

@@ -1,0 +1,1 @@
+"""Rounds: problems that are not solved yet, or not full, are asked again."""
