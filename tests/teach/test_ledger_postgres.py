@@ -5,7 +5,7 @@ import select
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,11 +85,12 @@ def test_a_server_that_restarts_in_the_middle_loses_nothing_and_doubles_nothing(
     assert (found.answers, found.details) == (len(numbers), [])
 
 
-def relay(client: socket.socket, server: socket.socket, *, cuts: list[bool]) -> None:
-    """Carry bytes both ways; cut the connection at the first COMMIT while `cuts` has one.
+Cut = Callable[[socket.socket, bytes], None]
+"""What happens to a COMMIT on its way to the server, before its connection is cut."""
 
-    A cut says whether the server's reply was waited for (and thrown away) before.
-    """
+
+def relay(client: socket.socket, server: socket.socket, *, cuts: list[Cut]) -> None:
+    """Carry bytes both ways; cut the connection at the first COMMIT while `cuts` has one."""
     with client, server, suppress(OSError):
         while True:
             for end in select.select([client, server], [], [], 60)[0]:
@@ -99,19 +100,17 @@ def relay(client: socket.socket, server: socket.socket, *, cuts: list[bool]) -> 
                 if end is server:
                     client.sendall(data)
                 elif b"COMMIT" in data and cuts:
-                    if cuts.pop():
-                        server.sendall(data)
-                        server.recv(65536)
+                    cuts.pop()(server, data)
                     return
                 else:
                     server.sendall(data)
 
 
 @contextmanager
-def between(postgres: Postgres, folder: Path) -> Iterator[tuple[Server, list[bool]]]:
+def between(postgres: Postgres, folder: Path) -> Iterator[tuple[Server, list[Cut]]]:
     """Stand between a new database and who connects; yields where to, and the cuts to come."""
     name = ".s.PGSQL.5432"
-    cuts: list[bool] = []
+    cuts: list[Cut] = []
 
     def accept() -> None:
         with suppress(OSError):
@@ -138,22 +137,52 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("replied", [False, True], ids=["before its COMMIT", "after its COMMIT"])
+def lose_it(server: socket.socket, commit: bytes) -> None:
+    """Keep a COMMIT from the server."""
+
+
+def lose_its_reply(server: socket.socket, commit: bytes) -> None:
+    """Have the server commit, and keep its reply."""
+    server.sendall(commit)
+    server.recv(65536)
+
+
+@pytest.mark.parametrize("cut", [lose_it, lose_its_reply], ids=["COMMIT lost", "its reply lost"])
 def test_a_connection_cut_around_a_commit_writes_once(
-    postgres: Postgres, short_folder: Path, replied: bool
+    postgres: Postgres, short_folder: Path, cut: Cut
 ) -> None:
     with between(postgres, short_folder) as (place, cuts), Ledger.open(place) as ledger:
         for number in range(5):
-            cuts.append(replied)
+            cuts.append(cut)
             sent = ledger.mark_sent(key(number), payer=PAYER, reserved=COST, budget=None)
             assert not sent.result().again, "its own first try is no earlier sending"
-            cuts.append(replied)
+            cuts.append(cut)
             put(ledger, number).result()
         assert cuts == []
         spent = ledger.spent("run").total
         assert (spent.answers, spent.in_doubt, spent.usd) == (5, 0, 5 * COST.usd)
         assert ledger.count_answers() == 5
         assert ledger.count_in_doubt() == 0
+
+
+def test_a_write_undone_by_a_crash_is_not_mistaken_for_the_one_after_it(
+    postgres: Postgres, short_folder: Path
+) -> None:
+    """The server gives the number of a transaction that a crash undid to the next one."""
+    with between(postgres, short_folder) as (place, cuts), Ledger.open(place) as ledger:
+        put(ledger, 1).result()
+
+        def crash(server: socket.socket, commit: bytes) -> None:
+            postgres.stop("immediate")
+            postgres.start()
+            direct = Server(place.url.replace(str(short_folder), str(postgres.folder)))
+            with Ledger.open(direct) as other:
+                put(other, 2).result()
+
+        cuts.append(crash)
+        put(ledger, 3).result()
+        assert ledger.held([key(n) for n in (1, 2, 3)]) == {key(n) for n in (1, 2, 3)}
+        assert ledger.spent("run").total.answers == 3
 
 
 def test_many_accounts_in_one_commit_from_two_writers_do_not_wait_for_each_other(

@@ -8,13 +8,15 @@ waits gathers more writes for its next commit, and two can never wait for each o
 
 A session that is lost (the server restarted, the network broke) is opened again, for
 `RECONNECT_SECONDS`: what was only read is read again; a transaction that was not committed is
-done again from its start; where the connection broke between COMMIT and its reply, the server
-is asked what became of that transaction, so nothing is written twice. Not here: passwords
-(libpq finds them), and what is read and written.
+done again from its start. Where the connection broke between COMMIT and its reply, the table
+`writers` tells whether it was committed: each commit counts its writer's on, so nothing is
+written twice. (The server's own number of a transaction would not do: one that a crash undid is
+given to another.) Not here: passwords (libpq finds them), and what is read and written.
 """
 
 import contextlib
 import errno
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -79,10 +81,12 @@ SCHEMA = (
       reserved_nanodollars {COUNTED.format("reserved_nanodollars")},
       PRIMARY KEY (account, teacher)
     )""",
+    f"CREATE TABLE writers (writer {TEXT} PRIMARY KEY, commits BIGINT NOT NULL)",
     f"INSERT INTO about VALUES ({SCHEMA_VERSION})",
 )
-LOCK = b"SELECT schema, pg_current_xact_id()::text FROM about FOR UPDATE"
-"""Waits for the writer that is at work; says which transaction this one is."""
+LOCK = b"SELECT schema FROM about FOR UPDATE"
+"""Waits for the writer that is at work."""
+COUNT_ON = "INSERT INTO writers VALUES (?1, ?2) ON CONFLICT (writer) DO UPDATE SET commits = ?2"
 LOST = {
     errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow,
     errors.IdleInTransactionSessionTimeout,
@@ -102,6 +106,8 @@ class Session:
         self.server = server
         self._reading = reading
         self._within = False
+        self._name = secrets.token_hex(16)
+        self._commits = 0
         self._wire = _open_wire(server, reading=reading)
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> Rows:
@@ -125,18 +131,20 @@ class Session:
     def commit(self, write: Callable[["Session"], T]) -> T:
         """Do a write in one transaction (`stores.commit`), as often as it is lost half way."""
         deadline = time.monotonic() + RECONNECT_SECONDS
+        done: list[T] = []
         while True:
-            wire, number, done = self._alive(deadline), "", list[T]()
             try:
-                with self._transaction(wire):
-                    number = self._lock()
-                    done.append(write(self))  # its end is the COMMIT
-                return done[0]
+                with self._transaction(self._alive(deadline)):
+                    self._lock()  # so a try before this one has ended, one way or the other
+                    if not (done and self._was_committed()):
+                        done.append(write(self))
+                        self.execute(COUNT_ON, (self._name, self._commits + 1))
+                # The end of the block is the COMMIT.
+                self._commits += 1
+                return done[-1]
             except psycopg.Error as error:
                 if not self._let_go(error) or time.monotonic() > deadline:
                     raise
-            if done and self._was_committed(number, deadline):
-                return done[0]
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -155,7 +163,10 @@ class Session:
             yield
 
     def close(self) -> None:
-        """End the session."""
+        """End the session. Of a writer that ends otherwise a row stays in `writers`."""
+        if self._commits:
+            with contextlib.suppress(psycopg.Error):
+                self._wire.execute(b"DELETE FROM writers WHERE writer = $1", (self._name,))
         self._wire.close()
 
     @contextlib.contextmanager
@@ -168,27 +179,16 @@ class Session:
         finally:
             self._within = False
 
-    def _lock(self) -> str:
-        """Become the only writer; return the transaction's number."""
+    def _lock(self) -> None:
+        """Become the only writer."""
         row = self._wire.execute(LOCK).fetchone()
-        version, number = row or (None, "")
-        _check_version(version, self.server)
-        return str(number)
+        _check_version(row[0] if row else None, self.server)
 
-    def _was_committed(self, number: str, deadline: float) -> bool:
-        """Say what became of a transaction whose COMMIT was sent, and no reply came."""
-        while True:
-            row = self.execute("SELECT pg_xact_status(CAST(?1 AS xid8))", (number,)).fetchone()
-            status = row[0] if row else None
-            if status in ("committed", "aborted"):
-                return bool(status == "committed")
-            if status is None or time.monotonic() > deadline:
-                raise DataError(
-                    f"{self.server}: the connection was lost in the middle of a write, and the "
-                    "server does not say whether it was done; run the same command again, and "
-                    "look at what is in doubt with `cuvee ledger stats`"
-                )
-            time.sleep(PAUSE_SECONDS)  # it still runs: the server has not seen our going
+    def _was_committed(self) -> bool:
+        """Say whether the last write stands in the ledger, though no reply to its COMMIT came."""
+        query = "SELECT commits FROM writers WHERE writer = ?1"
+        row = self.execute(query, (self._name,)).fetchone()
+        return row is not None and row[0] > self._commits
 
     def _let_go(self, error: psycopg.Error) -> bool:
         """Say whether an error means that the session is lost; if so, drop it."""
