@@ -8,8 +8,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from cuvee.models.files import is_hub_id
 from cuvee.recipe import parse_recipe
-from cuvee.release.card import front_matter, is_hub_id, render_card
+from cuvee.release.card import front_matter, render_card
 from cuvee.release.facts import Facts
 from cuvee.release.report import render_report
 from cuvee.serve.facts import ServingFacts

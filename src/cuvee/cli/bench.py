@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.cli.messages import errors_as_messages
+from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.errors import CuveeError, RecipeError
 
 if TYPE_CHECKING:
@@ -98,18 +97,18 @@ def bench(  # noqa: PLR0913 - one a flag
             repeats=repeats,
             seed=time.time_ns(),
         )
-        of_engines = {"command": command, "threads": threads, "set": override or None}
-        of_urls = {"model-name": model_name, "key-env": key_env}
+        of_engines = {"--command": command, "--threads": threads, "--set": override or None}
+        of_urls = {"--model-name": model_name, "--key-env": key_env}
         subjects: list[Subject]
         if any(model.startswith(("http://", "https://")) for model in models):
             from cuvee.serve.bench.subjects import remote
 
-            _refuse(of_engines, "for models that cuvee starts, not for a URL")
+            refuse_flags(of_engines, "only for models that cuvee starts, not for a URL")
             if len(models) > 1:
                 raise RecipeError("a URL is measured alone: its machine is another's")
             subjects = [remote(models[0], model=model_name, key_env=key_env)]
         else:
-            _refuse(of_urls, "for a URL")
+            refuse_flags(of_urls, "only for a URL")
             subjects = _started(models, settings, command, threads, override or [])
         _run(subjects, settings, out=out)
 
@@ -120,11 +119,6 @@ def numbers(text: str, flag: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise RecipeError(f"{flag} {text!r}: write whole numbers from 1 on: {flag} 1,4,16")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _refuse(flags: Mapping[str, object], why: str) -> None:
-    if given := [f"--{name}" for name, value in flags.items() if value is not None]:
-        raise RecipeError(f"{', '.join(given)}: only {why}")
 
 
 def _started(

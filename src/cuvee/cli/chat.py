@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.cli.messages import errors_as_messages
+from cuvee.cli.messages import errors_as_messages, refuse_flags
 
 if TYPE_CHECKING:
     from cuvee.serve.chat import Server
@@ -74,21 +74,13 @@ def chat(  # noqa: PLR0913 - one a flag
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if model.startswith(("http://", "https://")):
             url = {"name": model_name, "key_env": key_env}
-            _refuse(model, {"--context": context, "--command": command})
+            refuse_flags({"--context": context, "--command": command}, "not for a URL")
             server = _remote(model, url, sampling=given)
         else:
-            _refuse(model, {"--model-name": model_name, "--key-env": key_env})
+            refuse_flags({"--model-name": model_name, "--key-env": key_env}, "only for a URL")
             server = _local(model, context, command, resources=resources, sampling=given)
         failed = _talk(server, system)
     raise typer.Exit(1 if failed else 0)
-
-
-def _refuse(model: str, flags: Mapping[str, Any]) -> None:
-    from cuvee.errors import RecipeError
-
-    given = [name for name, value in flags.items() if value is not None]
-    if given:
-        raise RecipeError(f"{model}: {', '.join(given)}: does not fit this kind of model")
 
 
 def _remote(url: str, named: Mapping[str, str | None], *, sampling: dict[str, Any]) -> "Server":

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cuvee.cli.messages import errors_as_messages
+from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.cli.run import run_recipe
 from cuvee.cli.verify import RECIPES, SandboxOption
 from cuvee.errors import RecipeError
 
-LEDGER = "~/.cache/cuvee/ledger.sqlite"
 SEED = 42
 
 EVALUATE_HELP = """Score a model on a benchmark; or all models of a run on all of its.
@@ -82,7 +81,8 @@ ConcurrencyOption = Annotated[
     typer.Option(min=1, metavar="N", help="Requests at once. Default: 4 with llama.cpp, else 32."),
 ]
 LedgerOption = Annotated[
-    str | None, typer.Option(metavar="PATH", help=f"Where answers are kept. Default: {LEDGER}.")
+    str | None,
+    typer.Option(metavar="PATH", help="Where answers are kept. Default: as in a recipe."),
 ]
 SettingOption = Annotated[
     list[str] | None,
@@ -128,7 +128,12 @@ def evaluate(  # noqa: PLR0913 - one a flag
     with errors_as_messages():
         if _is_recipe(place):
             flags = {key.rpartition(".")[2]: value for key, value in sections.items()}
-            _refuse_flags(place, {"benchmark": benchmark} | own | url | flags)
+            del flags["engine"]  # it goes with --command
+            given = {"benchmark": benchmark} | own | url | flags
+            refuse_flags(
+                {f"--{name.replace('_', '-')}": value for name, value in given.items()},
+                f"only with a MODEL; a recipe ({place}) says it under `evaluate`",
+            )
             run_recipe(Path(place), ("evaluate",), out=out, limit=limit, override=override)
             return
         settings = [f"{key}={value}" for key, value in sections.items() if value is not None]
@@ -143,15 +148,6 @@ def evaluate(  # noqa: PLR0913 - one a flag
 
 def _is_recipe(place: str) -> bool:
     return place.lower().endswith(RECIPES) or (Path(place) / "recipe.yaml").exists()
-
-
-def _refuse_flags(place: str, flags: Mapping[str, Any]) -> None:
-    flags = {name: value for name, value in flags.items() if name != "engine"}  # of --command
-    given = [name.replace("_", "-") for name, value in flags.items() if value is not None]
-    if given:
-        raise RecipeError(
-            f"{place}: --{', --'.join(given)}: only with a MODEL; a recipe says it under `evaluate`"
-        )
 
 
 def _evaluate_model(
@@ -169,7 +165,7 @@ def _evaluate_model(
     from cuvee.evaluate.scored import score_table
     from cuvee.problems.benchmarks import declaration
     from cuvee.progress import say
-    from cuvee.recipe import load_evaluate
+    from cuvee.recipe import Recipe, load_evaluate
     from cuvee.verify.sandbox import KINDS
 
     if benchmark is None:
@@ -196,6 +192,8 @@ def _evaluate_model(
         sandbox=own["sandbox"] or "bubblewrap",
     )
     out = out or Path("scored") / f"{place.name}-{found.name}"
-    score = evaluate_alone(place, asked, out=out, ledger=own["ledger"] or LEDGER)
+    score = evaluate_alone(
+        place, asked, out=out, ledger=own["ledger"] or Recipe.model_fields["ledger"].default
+    )
     Console(width=None if sys.stdout.isatty() else 120).print(score_table([score]))
     say(f"written to {out}: problems, traces, verdicts, scores (.parquet)")

@@ -1,14 +1,13 @@
 """`cuvee fit`: how large a model's files are, what serving and training take, what fits."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cuvee.cli.merge import PIPED_WIDTH
-from cuvee.cli.messages import errors_as_messages
+from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def fit(  # noqa: PLR0913 - a command's options
         own = type_of(file) if file.suffix == ".gguf" else None
         row = spoken_of(rows, own=own)
         if not on.gpu:
-            refuse({"--gpus": gpus, "--row-tokens": row_tokens}, "only with --gpu")
+            refuse_flags({"--gpus": gpus, "--row-tokens": row_tokens}, "only with --gpu")
         trained = (
             training(shape, gpus=gpus or 1, gpu=on.gpu, row_tokens=row_tokens or ROW_TOKENS)
             if on.gpu
@@ -118,12 +117,6 @@ def fit(  # noqa: PLR0913 - a command's options
         show(said, rows, trained, as_json=as_json)
 
 
-def refuse(flags: Mapping[str, object], why: str) -> None:
-    """Raise RecipeError naming the flags that were given, and are not None."""
-    if given := [name for name, value in flags.items() if value is not None]:
-        raise RecipeError(f"{', '.join(given)}: {why}")
-
-
 def config_of(model: str) -> Path:
     """Return the local file or folder that says the sizes of a model, fetching no weights.
 
@@ -131,7 +124,7 @@ def config_of(model: str) -> Path:
     """
     if Path(model).exists():
         return Path(model)
-    from cuvee.release.card import is_hub_id
+    from cuvee.models.files import is_hub_id
 
     if not is_hub_id(model):
         raise RecipeError(f"{model}: no such file or folder")
@@ -166,7 +159,7 @@ def machine(
 
     size, speed = gpu_of(gpu)
     if not size:
-        refuse({"--gpu-bandwidth": gpu_bandwidth}, "only with --gpu")
+        refuse_flags({"--gpu-bandwidth": gpu_bandwidth}, "only with --gpu")
     if gpu_bandwidth is not None:
         speed = Bandwidth(gpu_bandwidth * 1e9, GPU_SHARE, "as given")
     own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

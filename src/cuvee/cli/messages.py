@@ -1,13 +1,16 @@
-"""Expected errors as one message on the terminal and an exit code; bugs as tracebacks."""
+"""Expected errors as one message on the terminal and an exit code; bugs as tracebacks.
+
+Also what says that flags do not belong together.
+"""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
 
-from cuvee.errors import CuveeError
+from cuvee.errors import CuveeError, RecipeError
 
 
 @contextmanager
@@ -21,6 +24,16 @@ def errors_as_messages() -> Iterator[None]:
         _stop("stopped; what is finished is kept: the same command goes on from there", 130)
     except OSError as error:
         _stop(_describe(error), 1)
+
+
+def refuse_flags(flags: Mapping[str, object], why: str) -> None:
+    """Raise RecipeError naming those of some flags (`--gpus` -> its value) that were given.
+
+    Given is what is neither None nor False nor an empty list.
+    """
+    given = {flag: v for flag, v in flags.items() if v is not None and v is not False}
+    if named := [flag for flag, value in given.items() if value != []]:
+        raise RecipeError(f"{', '.join(named)}: {why}")
 
 
 def _describe(error: OSError) -> str:

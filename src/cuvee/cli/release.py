@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cuvee.cli.messages import errors_as_messages
+from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.cli.run import LimitOption, SetOption, run_recipe
 from cuvee.cli.verify import RECIPES
 from cuvee.errors import RecipeError
@@ -88,12 +88,14 @@ def release(  # noqa: PLR0913 - one a flag
     of_checkpoint = {"--gguf": gguf, "--no-parity": no_parity, "--text": text, "--tokens": tokens}
     with errors_as_messages():
         if not _is_recipe(place):
-            _refuse(of_run, f"{place}: only with a RECIPE or the folder of a run")
+            refuse_flags(of_run, f"{place}: only with a RECIPE or the folder of a run")
             _release_checkpoint(place, of_checkpoint, out=out)
             return
-        _refuse(of_checkpoint, f"{place}: only with a CHECKPOINT; a recipe says it as `release`")
+        refuse_flags(
+            of_checkpoint, f"{place}: only with a CHECKPOINT; a recipe says it as `release`"
+        )
         if push is None:
-            _refuse({"--dry-run": dry_run, "--private": private}, "only with --push ORG/NAME")
+            refuse_flags({"--dry-run": dry_run, "--private": private}, "only with --push ORG/NAME")
             run_recipe(Path(place), ("release",), out=out, limit=limit, override=override)
             return
         overrides = [*(override or []), *([f"limit={limit}"] if limit else [])]
@@ -102,12 +104,6 @@ def release(  # noqa: PLR0913 - one a flag
 
 def _is_recipe(place: str) -> bool:
     return place.lower().endswith(RECIPES) or (Path(place) / "recipe.yaml").exists()
-
-
-def _refuse(flags: Mapping[str, Any], why: str) -> None:
-    """Raise RecipeError naming the flags that were given."""
-    if given := [name for name, value in flags.items() if value]:
-        raise RecipeError(f"{', '.join(given)}: {why}")
 
 
 def _push(
@@ -123,9 +119,9 @@ def _push(
     import os
 
     from cuvee.cli.run import run_recipe
+    from cuvee.models.files import is_hub_id
     from cuvee.pipeline import open_recipe
     from cuvee.progress import say
-    from cuvee.release.card import is_hub_id
     from cuvee.release.parcel import make_parcel
     from cuvee.release.push import push, require_token
     from cuvee.runfolder import Run
@@ -184,7 +180,7 @@ def _release_checkpoint(place: str, flags: Mapping[str, Any], *, out: Path | Non
     if out is None:
         raise RecipeError(f"{place}: --out is missing: the folder that the files go to")
     if flags["--no-parity"]:
-        _refuse({k: flags[k] for k in ("--text", "--tokens")}, "not with --no-parity")
+        refuse_flags({k: flags[k] for k in ("--text", "--tokens")}, "not with --no-parity")
     types = _types(flags["--gguf"])
     given = {"text": flags["--text"] and str(flags["--text"]), "tokens": flags["--tokens"]}
     parity = None if flags["--no-parity"] else Parity(**{k: v for k, v in given.items() if v})

@@ -204,7 +204,7 @@ def _shared(one: Side, two: Side) -> Iterator[tuple[str, Result, Result]]:
 def _compared(
     row: Comparison, model: Outcomes, against: Outcomes, *, alone: tuple[int, int]
 ) -> Compared:
-    shares = [(_share(model[p]), _share(against[p])) for p in model]
+    shares = [(share_right(model[p]), share_right(against[p])) for p in model]
     pairs = [(a, b) for a, b in shares if a is not None and b is not None]
     return Compared(
         row=row,
@@ -226,8 +226,8 @@ def _mean(outcomes: Outcomes) -> float:
     return mean
 
 
-def _share(verdicts: Sequence[str]) -> float | None:
-    """Return the share of correct among the checked samples, or None where none is."""
+def share_right(verdicts: Sequence[str]) -> float | None:
+    """Return the share in [0, 1] of correct among the checked samples; None where none is."""
     checked = [verdict for verdict in verdicts if verdict != "not_checked"]
     return checked.count("correct") / len(checked) if checked else None
 

@@ -142,7 +142,7 @@ def protocol_differences(model: str, against: str) -> dict[str, list[Any]]:
     A path joins nested keys by dots, as in `sampling.temperature`; a key that one side lacks
     has None there. Raises DataError for what is no JSON object.
     """
-    sides = [dict(_leaves(_object(text))) for text in (model, against)]
+    sides = [dict(leaves(_object(text))) for text in (model, against)]
     pairs = {path: [side.get(path) for side in sides] for path in sides[0] | sides[1]}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -157,10 +157,11 @@ def _object(text: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in OF_ONE_SIDE}
 
 
-def _leaves(found: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(found: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what stands in nested mappings, each with its key path: `sampling.top_p`, 0.95."""
     for key, value in found.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{path}{key}.")
+            yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
 

@@ -6,7 +6,6 @@ made. The folder holds `config.json`, safetensors, `tokenizer.json` and
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from cuvee.models.files import (
     TOKENIZER_FILES,
     check_folder,
     identity,
+    is_hub_id,
     weight_files,
 )
 from cuvee.models.gguf_read import read_gguf
@@ -46,7 +46,6 @@ CONVERTER_VERSION = 1
 """Counts up when conversion or the random model changes, so that old copies are not used."""
 
 FORMS = f"a hub id (owner/name), a local folder, a .gguf file or {RANDOM}"
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> Path:
@@ -65,7 +64,7 @@ def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> 
     if path.is_dir():
         check_folder(path, weights=weights)
         return path
-    if not HUB_ID.match(spec):
+    if not is_hub_id(spec):
         raise RecipeError(f"model {spec!r}: no such folder; a model is {FORMS}")
     folder = _downloaded(spec, weights=weights)
     check_folder(folder, weights=weights)

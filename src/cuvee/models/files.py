@@ -5,6 +5,7 @@ Reads no weights and loads neither torch nor transformers. Not here: getting a c
 """
 
 import json
+import re
 from pathlib import Path
 
 from cuvee.errors import DataError
@@ -19,6 +20,13 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FILE_ENDINGS = (".gguf", ".parquet", ".jsonl", ".json", ".csv")
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a model or data set has the form of a hub id (`owner/name`), not a file's."""
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(FILE_ENDINGS)
 
 
 def identity(path: Path) -> str:

@@ -7,13 +7,13 @@ said in the text, never guessed.
 
 import functools
 import json
-import re
 from typing import Any
 
 import yaml
 
 from cuvee import __version__
 from cuvee.evaluate.counted import miscounted
+from cuvee.models.files import is_hub_id
 from cuvee.recipe import Recipe
 from cuvee.records import Score
 from cuvee.release import claims, wording
@@ -25,9 +25,6 @@ from cuvee.release.tables import by_benchmark
 from cuvee.serve.commands import Command, Files, commands, notes
 from cuvee.serve.facts import ServingFacts
 from cuvee.templates import environment
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FILE_ENDINGS = (".gguf", ".parquet", ".jsonl", ".json", ".csv")
 
 
 def render_card(facts: Facts, serving: ServingFacts) -> str:
@@ -72,11 +69,6 @@ def render_card(facts: Facts, serving: ServingFacts) -> str:
         traces_total=sum(f.traces for f in facts.funnels),
         trained_total=sum(f.trained for f in facts.funnels),
     )
-
-
-def is_hub_id(name: str) -> bool:
-    """Return whether a base or source has the form of a hub id (`owner/name`), not of a file."""
-    return HUB_ID.fullmatch(name) is not None and not name.endswith(FILE_ENDINGS)
 
 
 def front_matter(facts: Facts) -> dict[str, Any]:

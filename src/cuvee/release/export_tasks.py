@@ -12,11 +12,11 @@ from typing import Any
 from cuvee.atomic import write_text
 from cuvee.errors import DataError
 from cuvee.fit.serving import serving_memory
+from cuvee.models.files import is_hub_id
 from cuvee.models.gguf_write import About, write_gguf
 from cuvee.models.shape import shape_of
 from cuvee.progress import warn
 from cuvee.records import Parity, Score, Trace, iter_rows, read_rows, write_rows
-from cuvee.release.card import is_hub_id
 from cuvee.release.exports import (
     Export,
     export_file,

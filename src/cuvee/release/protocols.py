@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cuvee.evaluate.table import leaves
 from cuvee.records import Score
 from cuvee.release.wording import count
 
@@ -44,15 +45,9 @@ def protocol_groups(scores: Iterable[Score]) -> list[ProtocolGroup]:
     return groups
 
 
-def flat(protocol: Mapping[str, Any], above: str = "") -> dict[str, str]:
+def flat(protocol: Mapping[str, Any]) -> dict[str, str]:
     """Return a protocol as key path -> value as JSON: `sampling.top_p` -> `0.95`."""
-    found: dict[str, str] = {}
-    for key, value in protocol.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{above}{key}.")
-        else:
-            found[above + key] = json.dumps(value, ensure_ascii=False)
-    return found
+    return {path: json.dumps(value, ensure_ascii=False) for path, value in leaves(protocol)}
 
 
 def conditions(protocol: str) -> str:

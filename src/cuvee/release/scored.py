@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cuvee.evaluate.protocol import BASE, MERGED
+from cuvee.evaluate.sides import share_right
 from cuvee.lineage.columns import rows, table, values
 from cuvee.problems.benchmarks import resolve_benchmark
 from cuvee.records import Comparison, Score
@@ -16,7 +17,6 @@ from cuvee.release.facts import Pairing
 from cuvee.runfolder import Run
 
 R = TypeVar("R", Score, Comparison)
-CHECKED = ("correct", "wrong", "no_answer")
 """Verdicts that say something of the model."""
 
 
@@ -69,10 +69,8 @@ def _pairs(run: Run) -> list[tuple[str, str, str]]:
 def _shares(path: Path) -> Mapping[str, float | None]:
     """Return problem -> share of its checked samples that are right; None where none was."""
     found = table(path, ["problem_id", "verdict"])
-    checked: dict[str, list[bool]] = {}
+    verdicts: dict[str, list[str]] = {}
     pairs = zip(found.column(0).to_pylist(), found.column(1).to_pylist(), strict=True)
     for problem, verdict in pairs:
-        of_problem = checked.setdefault(problem, [])
-        if verdict in CHECKED:
-            of_problem.append(verdict == "correct")
-    return {problem: sum(own) / len(own) if own else None for problem, own in checked.items()}
+        verdicts.setdefault(problem, []).append(verdict)
+    return {problem: share_right(own) for problem, own in verdicts.items()}
