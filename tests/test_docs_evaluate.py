@@ -10,10 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from cuvee.cli import app
-from cuvee.cli.evaluate import EVALUATE_EXAMPLES, LEDGER
+from cuvee.cli.evaluate import EVALUATE_EXAMPLES
 from cuvee.evaluate.alone import LLAMA_SLOTS
 from cuvee.evaluate.scored import NAMES, read_scored
-from cuvee.recipe import Evaluate, parse_recipe
+from cuvee.recipe import Evaluate, Recipe, parse_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_the_commands_of_the_page_are_those_of_the_help() -> None:
 
 
 def test_defaults_are_those_of_the_code() -> None:
-    assert LEDGER in PAGE
+    assert Recipe.model_fields["ledger"].get_default() in PAGE
     assert f"{LLAMA_SLOTS} with llama.cpp" in PAGE
     assert f"else {Evaluate().concurrency}" in PAGE
 
