@@ -53,7 +53,7 @@ smoke: check-sandbox $(STAMP)
 	$(BIN)/cuvee run recipes/smoke.yaml --set sandbox=$(SANDBOX)
 
 test: check-sandbox lint types
-	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile -rs --durations=25
+	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder -rs --durations=25
 
 test-slow: check-sandbox $(STAMP)
 	CUVEE_TEST_SANDBOX=$(SANDBOX) $(BIN)/pytest -rs

@@ -52,6 +52,7 @@ def lone_balanced(lone: Serve, model: Path, folder: Path) -> Iterator[str]:
         "engine": llama_config(lone, model, name="m", port=0),
         "replicas": 1,
         "folder": str(folder),
+        "devices": [],
         "port": 0,
         "start_seconds": 300,
         "silent_seconds": SILENT_SECONDS,

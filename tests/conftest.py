@@ -1,4 +1,4 @@
-"""What all tests share: a browser, which need the sandbox and when they are skipped."""
+"""What all tests share: their order, threads, a browser, which need the sandbox."""
 
 import html
 import json
@@ -17,9 +17,32 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("cuvee", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cuvee")
 
+# Two-layer models gain nothing from threads, and processes side by side wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TESTS = Path(__file__).parent
+LONGEST = (
+    "test_pipeline.py",
+    "train/test_launch.py",
+    "test_pipeline_faults.py",
+    "release/test_push.py",
+    "train/test_killed.py",
+    "train/test_shared.py",
+    "teach/test_ledger_faults.py",
+    "train/test_arguments.py",
+    "verify/test_conformance.py",
+)
+"""Files that take longest, begun first: two processes then end at about the same time."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip sandbox tests under SANDBOX=none; without bubblewrap they fail, not skip."""
+    """Put the longest files first, and skip sandbox tests under SANDBOX=none.
+
+    Without bubblewrap they fail, not skip. The processes of `make test` take whole files in
+    this order (`--no-loadscope-reorder`; else the files of most tests came first).
+    """
+    order = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     if os.environ.get("CUVEE_TEST_SANDBOX") == "none":
         skip = pytest.mark.skip(reason="SANDBOX=none: needs bubblewrap")
         for item in items:

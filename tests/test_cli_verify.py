@@ -35,6 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("rows.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     Path("rows.json").write_text(json.dumps(ROWS))
     pq.write_table(pa.Table.from_pylist(ROWS), "rows.parquet")
+    Path("empty").mkdir()
     return tmp_path
 
 
@@ -151,7 +152,7 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(
         (("rows.txt",), "rows.txt: rows end in .jsonl, .jsonl.gz, .parquet, .json, .csv; a recipe"),
         (("rows.jsonl", "--set", "seed=1"), "rows.jsonl: --set: only with a RECIPE"),
         (("recipe.yaml", "--golds", "--processes", "2"), "--golds, --processes: only with a FILE"),
-        ((".", "--sandbox", "none"), ".: --sandbox: only with a FILE"),
+        (("empty", "--sandbox", "none"), "empty: --sandbox: only with a FILE"),
         (("rows.jsonl", "--out", "v.txt"), "--out v.txt: a file ending in .jsonl"),
         (("rows.jsonl", "--columns", "reply"), "--columns 'reply': write our name"),
         (("rows.jsonl", "--columns", "answer=x"), "columns maps answer; known: id, question"),
@@ -168,7 +169,7 @@ def test_flags_that_make_no_sense_are_refused(
 
 def test_a_recipe_is_told_by_its_name_or_its_folder(here: Path) -> None:
     assert "no.yaml: cannot read the recipe" in refused("verify", "no.yaml")
-    assert "neither a recipe nor the folder of a run" in refused("verify", ".")
+    assert "neither a recipe nor the folder of a run" in refused("verify", "empty")
 
 
 def test_an_unwritable_place_is_an_error(here: Path) -> None:

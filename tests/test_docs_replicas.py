@@ -11,18 +11,31 @@ from cuvee.models.replicas import (
     MOST_DEATHS,
     SILENT_SECONDS,
 )
+from cuvee.recipe.serving import PARALLEL, Serve, addressed
 from cuvee.recipe.teachers import Teacher
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "replicas.md").read_text(encoding="utf-8")
 
 
-def test_the_recipe_that_is_shown_is_read_and_follows_its_own_advice() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    (teacher,) = (Teacher.model_validate(item) for item in yaml.safe_load(text)["teachers"])
-    assert teacher.serve is not None
-    assert teacher.serve.replicas == 2
-    assert teacher.concurrency == teacher.serve.replicas * teacher.serve.slots
+def test_the_recipes_that_are_shown_are_read_and_follow_their_own_advice() -> None:
+    texts = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    shown = [yaml.safe_load(text) for text in texts]
+    here, there = (Teacher.model_validate(addressed(page)["teachers"][0]) for page in shown)
+    for teacher in (here, there):
+        assert teacher.serve is not None
+        assert teacher.concurrency == teacher.serve.replicas * teacher.serve.slots
+        assert teacher.serve.replicas > 1
+    assert there.serve is not None
+    assert (there.serve.over, there.serve.address) == ("ray", shown[1]["address"])
+
+
+def test_every_key_of_the_table_is_one_of_serve_s() -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    for row in rows:
+        for key in re.findall(r"`(\w+)", row):
+            assert key in {*Serve.model_fields, *PARALLEL}
 
 
 def test_the_numbers_are_the_code_s() -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-ORDER = """errors atomic records progress templates recipe runfolder models workers verify problems
-teach select rounds lineage train merge evaluate search fit serve release view plan pipeline cli""".split()
+from cuvee.runfolder import STAGES
+
+ORDER = """errors atomic records progress templates recipe runfolder models workers verify shards
+problems teach select rounds lineage train merge evaluate search fit serve release view plan
+pipeline cli""".split()
 """Files and rooms, top to bottom: each may import only what stands before it."""
 
 PACKAGE = Path(__file__).parent.parent / "src" / "cuvee"
@@ -80,6 +83,14 @@ def test_start_loads_neither_torch_nor_transformers(command: str) -> None:
     code = f"import sys; {command}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tasks_that_are_done_are_found_without_torch() -> None:
+    """`cuvee status`, and a run with nothing to do, import every stage; torch adds seconds."""
+    stages = ", ".join(f"cuvee.{stage}.stage" for stage in STAGES)
+    code = f"import sys, {stages}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_help_answers_in_half_a_second_of_processor_time() -> None:

@@ -128,7 +128,7 @@ def test_published_traces_and_teachers_must_fit_together() -> None:
     [
         ({"engine": "vllm", "devices": [0, 1, 0]}, "devices are GPU numbers >= 0, each once"),
         ({"engine": "vllm", "devices": [-1]}, "devices are GPU numbers"),
-        ({"devices": [0]}, "devices is for engine vllm alone; this is llama.cpp"),
+        ({"devices": [0, 1, 2], "replicas": 2}, "[0, 1, 2] cannot be shared out so"),
         ({"args": {"seed": 1}}, "args is for engine vllm alone"),
         ({"engine": "vllm", "threads": 4}, "threads is for engine llama.cpp alone"),
         (

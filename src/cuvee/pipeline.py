@@ -3,14 +3,16 @@
 A stage's tasks form lanes (`Task.lane`): where one lane fails the others go on, and the stage
 fails when they have ended. A lane `apart` has a thread of its own; all others are done one
 after another in the main thread, because a process that cuvee starts dies with the thread
-that started it. A stage's module is imported when its turn comes (the one place where
-imports of cuvee stand in a function), so that `cuvee --help` and a refused recipe cost no
-torch. Not here: what a task does (`stage.py` in each room) and when it is done (`runfolder`).
+that started it. The rounds of asking again (`cuvee.rounds`) are waves of `verify`: a wave is
+begun when the one before is done, and closes what it opened. A stage's module is imported
+when its turn comes (the one place where imports of cuvee stand in a function), so that
+`cuvee --help` and a refused recipe cost no torch. Not here: what a task does (`stage.py` in
+each room) and when it is done (`runfolder`).
 """
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,8 +22,10 @@ from cuvee.errors import BudgetError, CuveeError, RecipeError
 from cuvee.models.engines import end_stale
 from cuvee.progress import log, log_to, say, warn
 from cuvee.recipe import Recipe, dump_recipe, load_recipe
-from cuvee.recipe.cluster import ON_RAY, ON_THIS_MACHINE
 from cuvee.runfolder import STAGES, Run, Task, execute, is_done, is_incomplete, read_manifest
+
+Wave = Callable[[ExitStack], list[Task]]
+"""Returns tasks; its argument closes what they open."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,27 @@ def states(recipe: Recipe, path: Path) -> list[TaskState]:
 
 
 def stage_tasks(run: Run, stage: str, resources: ExitStack) -> list[Task]:
-    """Return the tasks of a stage; `resources` closes what they open."""
+    """Return the tasks of a stage, of all its waves; `resources` closes what they open."""
+    return [task for wave in _waves(run, stage) for task in wave(resources)]
+
+
+def _waves(run: Run, stage: str) -> list[Wave]:
+    """Return what gives a stage's tasks: those of one wave need the files of the one before."""
+    if stage != "verify" or run.recipe.rounds is None:
+        return [lambda resources: _tasks(run, stage, resources)]
+    from cuvee.rounds.stage import waves
+    from cuvee.teach.grading import rubric_tasks
+    from cuvee.teach.judging import asking
+
+    return [
+        lambda resources: _tasks(run, stage, resources, graded=False),
+        *waves(run),
+        lambda resources: rubric_tasks(run, asking(run, resources)),
+    ]
+
+
+def _tasks(run: Run, stage: str, resources: ExitStack, *, graded: bool = True) -> list[Task]:
+    """Return the tasks of a stage's first, or only, wave; `graded`: with those of rubrics."""
     module = importlib.import_module(f"cuvee.{stage}.stage")
     if stage == "verify" and any(d.judge or d.rubric for d in run.recipe.domains.values()):
         # verify stands before teach and asks nobody
@@ -128,26 +152,29 @@ def stage_tasks(run: Run, stage: str, resources: ExitStack) -> list[Task]:
         ask = asking(run, resources)
         return [
             *module.tasks(run, resources, judges=judges(run, ask)),
-            *rubric_tasks(run, ask),
+            *(rubric_tasks(run, ask) if graded else []),
         ]
     tasks: list[Task] = module.tasks(run, resources)
     return tasks
 
 
 def _run_stage(run: Run, stage: str) -> Outcome:
-    if run.recipe.workers == "ray" and stage in ON_THIS_MACHINE:
-        say(f"{stage}: on this machine; `workers: ray` maps {', '.join(ON_RAY)} alone")
-    lanes: dict[str, list[Task]] = {}
-    with ExitStack() as resources:
-        for task in stage_tasks(run, stage, resources):
-            lanes.setdefault(task.lane, []).append(task)
-        outcomes = _run_lanes(run, list(lanes.values()))
-        # Within the block: an engine that died says so itself when it is ended.
-        _raise_first([outcome.error for outcome in outcomes if outcome.error is not None])
+    outcomes = [outcome for wave in _waves(run, stage) for outcome in _run_wave(run, wave)]
     done, skipped = sum(o.done for o in outcomes), sum(o.skipped for o in outcomes)
     if skipped:
         say(f"{stage}: {skipped} of {skipped + done} tasks were done already")
     return Outcome(done, skipped)
+
+
+def _run_wave(run: Run, wave: Wave) -> list[Outcome]:
+    lanes: dict[str, list[Task]] = {}
+    with ExitStack() as resources:
+        for task in wave(resources):
+            lanes.setdefault(task.lane, []).append(task)
+        outcomes = _run_lanes(run, list(lanes.values()))
+        # Within the block: an engine that died says so itself when it is ended.
+        _raise_first([outcome.error for outcome in outcomes if outcome.error is not None])
+    return outcomes
 
 
 def _run_lanes(run: Run, lanes: list[list[Task]]) -> list[Outcome]:

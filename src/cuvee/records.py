@@ -12,7 +12,7 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
@@ -31,6 +31,9 @@ GROUP_CHARACTERS = 1 << 26
 BATCH_ROWS = 4096
 BATCH_BYTES = 1 << 26
 """Rows and bytes (uncompressed) that are held at once while reading."""
+
+Record = Callable[[], dict[str, str]]
+"""Makes what a file says of itself, in Parquet's metadata."""
 
 VerdictName = Literal["correct", "wrong", "no_answer", "not_checked"]
 
@@ -282,12 +285,13 @@ def schema(row_type: type[Row]) -> Any:
     return pa.schema(fields)
 
 
-def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
+def write_rows(
+    path: Path, rows: Iterable[Row], row_type: type[Row], *, record: Record | None = None
+) -> int:
     """Write rows to a Parquet file (zstd), atomically; return how many.
 
-    Rows are written as they come, a group at a time, so there may be any number.
-    The file appears under its name complete or not at all. Raises OSError (disk full, no
-    permission) with the path in it.
+    Rows are written as they come, of any number; after the last, what `record` makes. The file
+    appears complete or not at all. Raises OSError (disk full, no permission) with its path.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -303,6 +307,8 @@ def write_rows(path: Path, rows: Iterable[Row], row_type: type[Row]) -> int:
             values = {n: [_clean(getattr(r, n)) for r in group] for n in names}
             writer.write_table(pa.table(values, schema=columns))
             written += len(group)
+        if record is not None:
+            writer.add_key_value_metadata(record())
     return written
 
 

@@ -98,16 +98,22 @@ class Run:
         """Return the file of a domain's published traces: those of all its teachers."""
         return self.folder("problems") / "traces" / f"{domain}.parquet"
 
+    def asked(self, domain: str, *, in_round: int) -> Path:
+        """Return the file of the problems that are asked in a round (>= 1): in the first all."""
+        if in_round == 1:
+            return self.problems(domain)
+        return self._of_round("teach", in_round) / "asked" / f"{domain}.parquet"
+
     def traces(self, domain: str, teacher: str, *, in_round: int = 1) -> Path:
         """Return the file of one teacher's traces in one domain, of one round (>= 1)."""
         return self._of_round("teach", in_round) / domain / f"{teacher}.parquet"
 
-    def trace_files(self, domain: str) -> list[Path]:
-        """Return the files of all traces in a domain: round by round, teacher by teacher."""
+    def trace_files(self, domain: str, *, in_round: int | None = None) -> list[Path]:
+        """Return the files of all traces in a domain, or of a round: by round, then teacher."""
         teachers = self.recipe.teachers_of(domain)
         return [
             self.traces(domain, teacher.name, in_round=number)
-            for number in self.rounds()
+            for number in (self.rounds() if in_round is None else (in_round,))
             for teacher in teachers
             if number == 1 or not teacher.published
         ]
@@ -274,6 +280,8 @@ def _note(run: Run, task: Task, entry: Mapping[str, Any] | None) -> None:
 
 def _writer(run: Run, path: Path) -> str:
     """Return the stage that writes a path of the run folder."""
+    if path.is_relative_to(run.folder("teach")) and path.parts[-3].startswith("round-"):
+        return "verify"  # which asks again, and checks, until the rounds are over
     for stage, folder in FOLDERS.items():
         if path.is_relative_to(run.path / folder):
             return stage

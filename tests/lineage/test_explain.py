@@ -134,7 +134,7 @@ def test_an_example_held_out_of_training_is_said_to_be_measured_alone(built: Bui
 def test_the_mixture_s_answers_to_a_benchmark_are_among_its_traces(built: Built) -> None:
     mixed = built.run.recipe.model_copy(update={"baseline": "mixture"})
     [shelf] = [s for s in shelves(Run(built.run.path, mixed)) if s.kind == "benchmark"]
-    assert shelf.traces["mixture"] == built.run.score_traces("mixture", shelf.name)
+    assert shelf.traces["mixture"] == (built.run.score_traces("mixture", shelf.name),)
     assert list(shelf.traces)[-2:] == ["mixture", "merged"]
 
 
@@ -206,15 +206,26 @@ def test_all_of_a_way_is_json(built: Built) -> None:
 
 
 def test_the_shelves_name_the_files_that_the_stages_write(built: Built) -> None:
+    from cuvee.select.refine.task import chosen_file, refined_file, refiner_traces
     from cuvee.select.stage import votes_file
+    from cuvee.teach.grading import grade_traces, grades_file
     from cuvee.verify.stage import judge_traces
 
     data = built.run.recipe.model_dump(mode="json")
     data["domains"]["math"]["select"]["agreement"] = 0.6
+    data["domains"]["math"] |= {"refine": {"teacher": "jan"}, "rubric": {"teacher": "jan"}}
     run = Run(built.run.path, parse_recipe(data, where="the test"))
     by_name = {shelf.name: shelf for shelf in shelves(run)}
     assert by_name["math"].votes == votes_file(run, "math")
-    assert by_name["talk"].judge == judge_traces(run, "talk")
+    assert by_name["talk"].judge == (judge_traces(run, "talk"),)
+    assert (by_name["talk"].grades, by_name["talk"].refined) == (None, None)
+    math = by_name["math"]
+    assert (math.chosen, math.refined, math.refiner) == (
+        chosen_file(run, "math"),
+        refined_file(run, "math"),
+        refiner_traces(run, "math"),
+    )
+    assert (math.grades, math.grader) == (grades_file(run, "math"), grade_traces(run, "math"))
 
 
 def test_a_vote_is_told_with_its_problem(built: Built) -> None:

@@ -68,7 +68,7 @@ def test_an_unknown_id_says_what_is_near(built: Built) -> None:
 
 def test_a_run_without_rows_says_so(built: Built) -> None:
     for shelf in shelves(built.run):
-        for path in (shelf.problems, shelf.problems_dropped, *shelf.traces.values()):
+        for path in (shelf.problems, shelf.problems_dropped, *shelf.trace_files):
             path.unlink(missing_ok=True)
     (built.run.folder("verify") / "judge" / "talk.parquet").unlink()
     with pytest.raises(DataError, match="no problems yet; `cuvee problems` loads them"):

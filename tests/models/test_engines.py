@@ -22,6 +22,8 @@ from cuvee.models.random_model import Architecture
 from cuvee.models.vllm import vllm_command, vllm_environment
 from cuvee.recipe import Serve
 
+from .processes import alive, wait_until
+
 Checkpoint = Callable[[Architecture], Path]
 
 ANNOUNCE = """
@@ -52,22 +54,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("fake vllm", sys.argv[1:], file=sys.stderr, flush=True)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process runs (a zombie does not)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 def fake_vllm(folder: Path) -> str:

@@ -1,28 +1,43 @@
 """Replicas answer as one engine would, lose nothing when one dies, and leave nothing behind."""
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from cuvee.errors import EngineError
 from cuvee.models import replicas
+from cuvee.models.balancer import Handler, relay, watched_socket
 from cuvee.models.engines import Door, end_stale, engine_identity, serve
 from cuvee.models.gguf_write import write_gguf
 from cuvee.models.health import is_healthy
 from cuvee.models.llama import llama_config, threads_of
 from cuvee.models.places import Places, Replica
 from cuvee.models.random_model import Architecture
-from cuvee.models.replicas import LONGEST_WAIT_SECONDS, MOST_DEATHS, Group, keep, wait_after
+from cuvee.models.replicas import (
+    LONGEST_WAIT_SECONDS,
+    MOST_DEATHS,
+    Group,
+    keep,
+    on_this_machine,
+    wait_after,
+)
 from cuvee.progress import Meter
 from cuvee.recipe import Sampling, Serve
 from cuvee.records import Trace
@@ -69,6 +84,12 @@ def pid_of(folder: Path, name: str) -> int:
         return int(json.loads((folder / f"{name}.pid").read_text())["pid"])
     except FileNotFoundError:
         return 0
+
+
+def group_of(config: dict[str, Any], folder: Path, *, silent_seconds: float = 60) -> Group:
+    """Return the group of the one replica `m.1`."""
+    start = on_this_machine(config, folder=folder, seconds=60, devices={})
+    return Group(("m.1",), start, config["slots"], silent_seconds)
 
 
 @contextlib.contextmanager
@@ -184,7 +205,7 @@ def test_a_replica_that_only_dies_is_given_up(
     file = tmp_path / "m.gguf"
     file.write_bytes(gguf.read_bytes())
     config = llama_config(ONE, file, name="m", port=0)
-    group = Group(config, tmp_path, start_seconds=60, silent_seconds=60)
+    group = group_of(config, tmp_path)
     places, starts = Places(2), list[Replica]()
 
     def tell(function: Callable[..., None], argument: object) -> None:
@@ -203,6 +224,51 @@ def test_a_replica_that_only_dies_is_given_up(
     assert places.given_up == ["m.1"]
 
 
+def test_an_engine_with_a_token_of_its_own_gets_that_and_no_client_s() -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response([request.headers.get("Authorization"), request.path_qs])
+
+    async def asked_through(token: str | None) -> list[str]:
+        places = Places(1)
+        async with (
+            TestServer(served(echo)) as engine,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=watched_socket)
+            ) as session,
+        ):
+            places.add(Replica("m.1", str(engine.make_url("")).rstrip("/"), token))
+            async with (
+                TestServer(served(relay(places, session))) as balancer,
+                aiohttp.ClientSession() as client,
+                client.get(
+                    balancer.make_url("/v1/a?b=c"), headers={"authorization": "Bearer client"}
+                ) as answer,
+            ):
+                found: list[str] = await answer.json()
+                return found
+
+    assert asyncio.run(asked_through(None)) == ["Bearer client", "/v1/a?b=c"]
+    assert asyncio.run(asked_through("own")) == ["Bearer own", "/v1/a?b=c"]
+    assert "own" not in repr(Replica("m.1", "http://h", "own"))
+
+
+def served(handle: Handler) -> web.Application:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    return app
+
+
+def test_a_connection_to_a_machine_that_is_gone_is_given_up_after_30_s() -> None:
+    with closing(watched_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("h", 1)))) as found:
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, pause, count = (
+            found.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + pause * count == 30
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
 def test_waits_double_up_to_a_bound() -> None:
     assert [wait_after(deaths) for deaths in (1, 2, 3, 4)] == [1, 2, 4, 8]
     assert wait_after(50) == LONGEST_WAIT_SECONDS
@@ -211,7 +277,7 @@ def test_waits_double_up_to_a_bound() -> None:
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_replaced(gguf: Path, tmp_path: Path) -> None:
     config = llama_config(ONE, gguf, name="m", port=0)
-    group = Group(config, tmp_path, start_seconds=60, silent_seconds=1)
+    group = group_of(config, tmp_path, silent_seconds=1)
     places, stop = Places(2), threading.Event()
     starts: list[int] = []
 

@@ -9,7 +9,7 @@ import yaml
 from cuvee.pipeline import run_stages
 from cuvee.plan.estimate import estimate
 from cuvee.plan.machine import Machine
-from cuvee.plan.measured import read
+from cuvee.plan.reading import read
 from cuvee.recipe import Recipe, parse_recipe
 from cuvee.records import Trace, Verdict, write_rows
 from cuvee.runfolder import Run

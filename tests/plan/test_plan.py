@@ -14,12 +14,12 @@ from cuvee.models.gguf_write import write_gguf
 from cuvee.models.random_model import write_random_model
 from cuvee.models.shape import shape_of
 from cuvee.plan.assumptions import KINDS, parse
-from cuvee.plan.case import yield_of
 from cuvee.plan.estimate import estimate
 from cuvee.plan.figures import Figure, known, mean_of, share_of
 from cuvee.plan.machine import Machine
 from cuvee.plan.measured import NOTHING_YET
 from cuvee.plan.rows import Plan, Row
+from cuvee.plan.yields import yield_of
 from cuvee.recipe import parse_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -19,7 +19,8 @@ from cuvee.models.gguf_write import write_gguf
 from cuvee.models.random_model import Architecture, write_random_model
 from cuvee.models.tokens import text_ids
 from cuvee.records import Parity, read_rows, write_rows
-from cuvee.release.parity import Text, check_parity, read_text, shipped_text
+from cuvee.release.parity import Text, read_text, shipped_text
+from cuvee.release.parity.check import check_parity
 from cuvee.release.parity.weights import file_weights
 
 TEXT = Text("a short text", "What is 12 + 345? The answer, 证明, is\n\treturn x**2 🍷. " * 3)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from cuvee.models.random_model import write_random_model
 from cuvee.recipe import Serve
 from cuvee.serve.bench.asking import opened, read
 from cuvee.serve.bench.figures import figures
+from cuvee.serve.bench.machine import peak_bytes
 from cuvee.serve.bench.prompts import FORCED, meet
 
 
@@ -118,3 +120,29 @@ def test_the_engine_s_own_clock_agrees(files: tuple[Path, Path], tmp_path: Path)
     assert first >= 0.95 * said["prompt_ms"] / 1000
     assert first <= said["prompt_ms"] / 1000 + 2
     assert speed == pytest.approx(said["predicted_per_second"], rel=0.5)
+
+
+def test_memory_of_replicas_is_that_of_all_engines_and_each_has_its_own_devices(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spec = Serve(slots=1, context=64, threads=1, replicas=2, devices=[3, 1])
+    with serve(spec, str(files[0]), name="m", folder=tmp_path) as engine:
+        engines = [json.loads((tmp_path / f"m.{n}.pid").read_text())["pid"] for n in (1, 2)]
+        each = [peak_bytes(pid) or 0 for pid in engines]
+        balancer = int(re.findall(r"VmHWM:\s+(\d+)", status_of(engine.pid))[0]) * 1024
+        assert min(each) > 10 << 20
+        assert sum(each) + balancer <= (peak_bytes(engine.pid) or 0)
+        for pid, device in zip(engines, (3, 1), strict=True):
+            environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            assert f"CUDA_VISIBLE_DEVICES={device}" in environment
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_bench_over_a_cluster_is_refused_by_name(files: tuple[Path, Path]) -> None:
+    flags = ["--set", "serve.over=ray", "--threads", "1"]
+    done = CliRunner().invoke(app, ["bench", str(files[0]), *flags])
+    assert done.exit_code == 2
+    assert "serve.over" in done.output

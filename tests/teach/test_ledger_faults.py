@@ -104,13 +104,13 @@ def is_marked(path: Place, key: str) -> bool:
         return bool(connection.execute("SELECT 1 FROM sent WHERE key = ?1", (key,)).fetchall())
 
 
-def test_kill_9_at_ten_random_moments(place: Place) -> None:
-    kill_writers(place, moments=10, seed=1)
+def test_kill_9_at_six_random_moments(place: Place) -> None:
+    kill_writers(place, moments=6, seed=1)
 
 
 @pytest.mark.slow
-def test_kill_9_at_fifty_random_moments(tmp_path: Path) -> None:
-    kill_writers(tmp_path / "l.sqlite", moments=50, seed=2)
+def test_kill_9_at_fifty_random_moments(place: Place) -> None:
+    kill_writers(place, moments=50, seed=2)
 
 
 def test_processes_that_open_and_write_at_once_lose_nothing(place: Place) -> None:

@@ -1,5 +1,6 @@
 """A Ray of two CPUs for the tests of a file, and the real outputs."""
 
+import contextlib
 import gzip
 import importlib.util
 import json
@@ -33,6 +34,26 @@ def two_cpus() -> Iterator[None]:
 @pytest.fixture
 def outputs(data: Path) -> list[dict[str, Any]]:
     return list(_outputs(data))
+
+
+def workers_of(process: int) -> list[int]:
+    """Return the processes below one that work on a chunk for Ray."""
+    found = []
+    for child in children(process):
+        with contextlib.suppress(OSError):
+            title = Path(f"/proc/{child}/cmdline").read_bytes()
+            if title.startswith(b"ray::_work"):
+                found.append(child)
+        found += workers_of(child)
+    return found
+
+
+def children(process: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            found += [int(number) for number in (task / "children").read_text().split()]
+    return found
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cuvee.cli import app
 from cuvee.errors import CuveeError, RecipeError
 from cuvee.recipe import parse_recipe
-from cuvee.recipe.cluster import ON_RAY, ON_THIS_MACHINE, refused_address
+from cuvee.recipe.cluster import ON_RAY, refused_address
 from cuvee.runfolder import STAGES
 from cuvee.verify.clustered import CHUNK_CHARACTERS, CHUNK_ROWS, chunked
 from cuvee.workers.cluster import cluster
@@ -33,8 +33,7 @@ def test_an_address_is_for_ray_and_for_no_client() -> None:
 
 
 def test_stages_are_named_as_stages_are() -> None:
-    assert {*ON_RAY, *ON_THIS_MACHINE} < set(STAGES)
-    assert not set(ON_RAY) & set(ON_THIS_MACHINE)
+    assert set(ON_RAY) < set(STAGES)
 
 
 def test_an_address_where_nobody_is_ends_with_words() -> None:

@@ -3,12 +3,10 @@
 The rows are published outputs of real models: math and programs, some labelled wrong.
 """
 
-import contextlib
 import dataclasses
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,8 @@ from cuvee.recipe import Verify
 from cuvee.records import Verdict
 from cuvee.verify.clustered import check_rows_on_ray
 from cuvee.verify.rows import Reading, check_rows
+
+from .conftest import workers_of
 
 # Of a Ray that had to be started twice: it forgets its own processes.
 pytestmark = [
@@ -39,26 +39,6 @@ def on_ray(rows: Sequence[dict[str, Any]], **more: Any) -> Iterator[Verdict]:
 
 def by_the_pool(rows: Sequence[dict[str, Any]]) -> list[Verdict]:
     return untimed(check_rows(rows, limits=Verify(math_seconds=30, code_seconds=30)))
-
-
-def workers_of(process: int) -> list[int]:
-    """Return the processes below one that work on a chunk for Ray."""
-    found = []
-    for child in children(process):
-        with contextlib.suppress(OSError):
-            title = Path(f"/proc/{child}/cmdline").read_bytes()
-            if title.startswith(b"ray::_work"):
-                found.append(child)
-        found += workers_of(child)
-    return found
-
-
-def children(process: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            found += [int(number) for number in (task / "children").read_text().split()]
-    return found
 
 
 @pytest.mark.timeout(1200)

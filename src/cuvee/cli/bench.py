@@ -143,6 +143,8 @@ def _started(
     for key in ("slots", "context", "model", "quantization"):
         if key in spec.model_fields_set:
             raise RecipeError(f"--set serve.{key}: not here; {own.get(key, 'MODEL')} says it")
+    if spec.over is not None:
+        raise RecipeError("--set serve.over: not here; a bench measures this machine alone")
     sizes = {"slots": settings.slots, "context": settings.slot_context}
     return started(models, spec.model_copy(update=sizes))
 

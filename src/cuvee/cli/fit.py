@@ -145,8 +145,6 @@ def machine(
     gpu: str, ram: str | None, *, gpu_bandwidth: float | None, ram_bandwidth: float | None
 ) -> "Machine":
     """Return the machine that the options describe; what they leave out is that of this one."""
-    import os
-
     from cuvee.fit.overview import Machine
     from cuvee.fit.speed import (
         GPU_SHARE,
@@ -156,16 +154,16 @@ def machine(
         gpu_of,
         measured_ram,
     )
+    from cuvee.models.machine import ram as own_ram
 
     size, speed = gpu_of(gpu)
     if not size:
         refuse_flags({"--gpu-bandwidth": gpu_bandwidth}, "only with --gpu")
     if gpu_bandwidth is not None:
         speed = Bandwidth(gpu_bandwidth * 1e9, GPU_SHARE, "as given")
-    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     given = None if ram_bandwidth is None else ram_bandwidth * 1e9
     memory = measured_ram() if given is None else Bandwidth(given, RAM_SHARE, "as given")
-    return Machine(size, bytes_of(ram) if ram else own, memory, speed)
+    return Machine(size, bytes_of(ram) if ram else own_ram(), memory, speed)
 
 
 def assumptions(

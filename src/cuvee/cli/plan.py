@@ -53,7 +53,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command
         from cuvee.plan.estimate import estimate
         from cuvee.plan.estimate import run_folder as folder_of
         from cuvee.plan.machine import this_machine
-        from cuvee.plan.measured import read
+        from cuvee.plan.reading import read
         from cuvee.plan.show import as_json as values
         from cuvee.plan.show import text
         from cuvee.recipe import load_recipe

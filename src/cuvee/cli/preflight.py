@@ -15,12 +15,14 @@ from cuvee.cli.verify import is_recipe
 from cuvee.errors import RecipeError, TrainError
 
 if TYPE_CHECKING:
-    from cuvee.recipe import Train
+    from cuvee.recipe import Recipe, Train
+    from cuvee.train.preflight import Check
 
 PREFLIGHT_HELP = """Show what training would learn: every check, count and sample row.
 
 RECIPE (.yaml, or the folder of a run): the examples that its stage `select`
-chose, with its `train:`, for each model that is trained.
+chose, with its `train:`, for each model that is trained; on a Ray cluster
+where it says `workers: ray`.
 
 FILE (.parquet, .jsonl, .jsonl.gz, .json, .csv): its rows, with the columns
 prompt, reasoning and answer, or `messages` of one user and one assistant turn.
@@ -114,13 +116,27 @@ def of_recipe(
         )
     base = resolve(model or recipe.base, weights=False)
     refused = []
-    for name, file in files.items():
-        with _folder(out and out / name) as folder:
-            title = f"{recipe.name}, {name}"
-            if not show(file, base, train=recipe.train, out=folder, title=title):
-                refused.append(title)
+    with _checking(recipe) as check:
+        for name, file in files.items():
+            with _folder(out and out / name) as folder:
+                title = f"{recipe.name}, {name}"
+                if not show(file, base, train=recipe.train, out=folder, title=title, check=check):
+                    refused.append(title)
     _say_where(out)
     return refused
+
+
+@contextmanager
+def _checking(recipe: "Recipe") -> "Iterator[Check]":
+    """Yield what checks batches: this machine, or the cluster that `workers: ray` asks for."""
+    from cuvee.train.preflight import check_here, check_on_ray
+    from cuvee.workers.nodes import checked_cluster
+
+    if recipe.workers != "ray":
+        yield check_here
+        return
+    with checked_cluster(recipe.address):
+        yield check_on_ray
 
 
 def of_file(
@@ -155,18 +171,27 @@ def of_file(
     return [] if clean else [place.name]
 
 
-def show(examples: Path, base: Path, *, train: "Train", out: Path, title: str) -> bool:
+def show(
+    examples: Path,
+    base: Path,
+    *,
+    train: "Train",
+    out: Path,
+    title: str,
+    check: "Check | None" = None,
+) -> bool:
     """Check the rows of an examples file, print the view, write the page into `out`.
 
-    Returns whether training could start. Raises what the preflight raises where it cannot say
-    more, and DataError where the base has no usable tokenizer.
+    `check` checks the batches; None: this machine does. Returns whether training could start.
+    Raises what the preflight raises where it cannot say more, and DataError where the base has
+    no usable tokenizer.
     """
     from rich.console import Console
 
     from cuvee.atomic import remove, write_text
     from cuvee.models.checkpoint import load_tokenizer
-    from cuvee.train.preflight import FINDINGS, read_findings
-    from cuvee.train.preflight import preflight as check
+    from cuvee.train.preflight import FINDINGS, check_here, read_findings
+    from cuvee.train.preflight import preflight as go_over
     from cuvee.train.preflight_page import PAGE, PAGE_SAMPLES, page, terminal
     from cuvee.train.preflight_samples import samples
 
@@ -174,9 +199,9 @@ def show(examples: Path, base: Path, *, train: "Train", out: Path, title: str) -
     tokenizer = load_tokenizer(base)
     clean = True
     try:
-        check(
+        go_over(
             examples, tokenizer, base=base, train=train, out=out,
-            processes=train.launcher.processes,
+            processes=train.launcher.processes, check=check or check_here,
         )  # fmt: skip
     except TrainError:
         if not (out / FINDINGS).exists():

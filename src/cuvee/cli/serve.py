@@ -16,7 +16,7 @@ bring the random token of that line unless --no-token is given."""
 EXAMPLES = (
     "Examples: cuvee serve model.Q4_K_M.gguf | cuvee serve runs/demo/06_merged --port 8080 "
     "| cuvee serve runs/demo/06_merged --command /opt/vllm/bin/vllm --context 32768 "
-    "| cuvee serve model.gguf --print-command"
+    "| cuvee serve model.gguf --replicas 2 --slots 8 | cuvee serve model.gguf --print-command"
 )
 
 ModelArgument = Annotated[
@@ -37,6 +37,12 @@ ContextOption = Annotated[
     int | None,
     typer.Option(min=64, metavar="N", help="Tokens a request. Default: the model's, up to 8192."),
 ]
+ReplicasOption = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Engines of llama.cpp behind one URL, each with --slots."
+    ),
+]
 PortOption = Annotated[
     int, typer.Option(min=0, max=65535, metavar="N", help="0: any that is free.")
 ]
@@ -55,6 +61,7 @@ def serve(  # noqa: PLR0913 - one a flag
     command: CommandOption = None,
     quantization: TypeOption = None,
     slots: SlotsOption = 4,
+    replicas: ReplicasOption = 1,
     context: ContextOption = None,
     port: PortOption = 0,
     token: TokenOption = True,
@@ -67,6 +74,7 @@ def serve(  # noqa: PLR0913 - one a flag
             "command": command,
             "quantization": quantization,
             "slots": slots,
+            "replicas": replicas,
             "context": context,
             "port": port,
             "guarded": token,
@@ -99,6 +107,7 @@ def _refuse_unprinted(asked: dict[str, Any]) -> None:
 
     flags = {f"--{key}": asked[key] for key in ("engine", "command", "quantization", "port")}
     flags["--no-token"] = not asked["guarded"]
+    flags["--replicas"] = asked["replicas"] > 1
     if given := [name for name, value in flags.items() if value]:
         raise RecipeError(
             f"{', '.join(given)}: not with --print-command, which prints the commands of all "
@@ -111,11 +120,11 @@ def _serve(model: str, asked: dict[str, Any]) -> None:
     from cuvee.progress import say
     from cuvee.serve.commands import curl, notes
     from cuvee.serve.memory import warn_of_memory
-    from cuvee.serve.start import Asked, planned, running, until_ended
+    from cuvee.serve.start import Asked, planned, running, said, until_ended
 
     plan = planned(Asked(model, **asked))
     warn_of_memory(plan)
-    say(f"starting {plan.spec.engine}: {plan.spec.slots} slots of {plan.spec.context} tokens")
+    say(f"starting {said(plan.spec)}")
     try:
         with running(plan) as engine:
             typer.echo(engine.url)
@@ -123,7 +132,7 @@ def _serve(model: str, asked: dict[str, Any]) -> None:
             for note in notes(plan.facts):
                 say(note)
             say("Ctrl-C ends it")
-            until_ended(engine)
+            until_ended(engine, balanced=plan.spec.replicas > 1)
     except KeyboardInterrupt:
         say("ended")
     except EngineError:

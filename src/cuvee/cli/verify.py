@@ -1,8 +1,9 @@
-"""`cuvee verify`: rows of a file, alone and without a recipe; or the stage of a run."""
+"""`cuvee verify`: rows of a file, or of many, without a recipe; or the stage of a run."""
 
 import contextlib
 import dataclasses
 import functools
+import glob
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,12 @@ from cuvee.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from cuvee.records import Verdict
+    from cuvee.verify.summary import Summary
 
 FILES = (".jsonl", ".jsonl.gz", ".parquet", ".json", ".csv")
 RECIPES = (".yaml", ".yml")
 
-VERIFY_HELP = """Check answers: the rows of a file; or the traces of a run.
+VERIFY_HELP = """Check answers: the rows of a file, or of many; or the traces of a run.
 
 FILE ends in .jsonl, .jsonl.gz, .parquet, .json or .csv; no recipe is needed.
 A row holds a problem (question, gold or tests) and a reply, and gets a verdict:
@@ -29,28 +31,36 @@ correct, wrong, no_answer or not_checked, with its reason. Rows may be of any
 number. Without --out only the summary is printed. The exit code is 0 when all
 rows were gone through, whatever their verdicts.
 
+SHARDS are Parquet files: a URL (s3://bucket/traces/*.parquet), a pattern, or a
+folder of them. Verdicts go to --out, a shard for a shard, same name, same row
+order. Started again, it goes on with the shards that are not done. Where some
+could not be read the others are done, and the exit code is 1.
+
 RECIPE ends in .yaml or .yml, or is the folder of a run: that run's stage, as
-any other. --set belongs to it alone, --out (its folder) and --limit to both,
-the other flags to a FILE."""
+any other. --set belongs to it alone, --out (its folder) to all, --limit not to
+SHARDS, the other flags to a FILE or SHARDS."""
 
 VERIFY_EXAMPLES = (
     "Examples: cuvee verify answers.jsonl --out verdicts.jsonl "
     "| cuvee verify answers.parquet --columns reply=output,gold=solution --verifier math "
     "| cuvee verify --golds problems.jsonl | cuvee verify recipes/demo.yaml "
-    "| cuvee verify answers.parquet --workers ray --address auto --out verdicts.parquet"
+    "| cuvee verify answers.parquet --workers ray --address auto --out verdicts.parquet "
+    "| cuvee verify 's3://bucket/traces/*.parquet' --out s3://bucket/verdicts/ --workers ray"
 )
 
 
 PlaceArgument = Annotated[
-    Path,
-    typer.Argument(metavar="FILE|RECIPE", help="Rows to check, or a recipe or run folder."),
+    str,
+    typer.Argument(metavar="FILE|SHARDS|RECIPE", help="Rows to check, or a recipe or run folder."),
 ]
 VerdictsOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--out",
+        "-o",
         metavar="PATH",
-        help="Write the verdicts: .jsonl, .jsonl.gz or .parquet. Of a RECIPE: the run folder.",
+        help="Write the verdicts: .jsonl, .jsonl.gz or .parquet; of SHARDS a folder or URL, a "
+        "shard for each. Of a RECIPE: the run folder.",
     ),
 ]
 GoldsOption = Annotated[
@@ -148,15 +158,31 @@ def verify(  # noqa: PLR0913 - one a flag
             "columns": columns and read_columns(columns),
             "golds": golds or None,
         }
-        if is_recipe(place):
+        shards = is_shards(place)
+        if not shards and is_recipe(Path(place)):
             where = {"sandbox": sandbox, "workers": workers, "address": address}
             _refuse({**how, **limits, **where}, "a FILE of rows", place)
-            run_recipe(place, ("verify",), out=out, limit=limit, override=override)
+            folder = None if out is None else Path(out)
+            run_recipe(Path(place), ("verify",), out=folder, limit=limit, override=override)
             return
         _refuse({"set": override or None}, "a RECIPE", place)
         given = {name: value for name, value in how.items() if value is not None}
         at = Where(sandbox or "bubblewrap", workers or "pool", address)
-        check_file(place, out=out, limit=limit, limits=limits, at=at, how=given)
+        if shards:
+            _refuse({"limit": limit}, "a FILE or a RECIPE; here name fewer shards", place)
+            check_shards(place, out=out, limits=limits, at=at, how=given)
+            return
+        to = None if out is None else Path(out)
+        check_file(Path(place), out=to, limit=limit, limits=limits, at=at, how=given)
+
+
+def is_shards(place: str) -> bool:
+    """Say whether a place means many files: a URL, a pattern, or a folder of Parquet files."""
+    path = Path(place)
+    if "://" in place or (glob.has_magic(place) and not path.exists()):
+        return True
+    recipe = (path / "recipe.yaml").exists()
+    return path.is_dir() and not recipe and any(path.glob("*.parquet"))
 
 
 def is_recipe(place: Path) -> bool:
@@ -203,12 +229,10 @@ def check_file(
     from collections import deque
     from itertools import islice
 
-    from rich.console import Console
-
     from cuvee.problems.files import count_rows, read_each
-    from cuvee.progress import bar, say
+    from cuvee.progress import bar
     from cuvee.verify.rows import Reading
-    from cuvee.verify.summary import Summary, check_out, summary_table, write_verdicts
+    from cuvee.verify.summary import Summary, check_out, write_verdicts
 
     reading = Reading(**how)
     if out is not None:
@@ -226,10 +250,54 @@ def check_file(
             deque(verdicts, maxlen=0)
         else:
             write_verdicts(out, verdicts)
+    _show(summary, None if out is None else f"{out}")
+
+
+def check_shards(
+    place: str, *, out: str | None, limits: Mapping[str, Any], at: Where, how: Mapping[str, Any]
+) -> None:
+    """Check the rows of shards where they stand, print the summary of all of them.
+
+    Raises DataError where shards could not be done, after the summary of the others; and what
+    `verify_shards` raises.
+    """
+    from cuvee.recipe.cluster import refused_address
+    from cuvee.shards.record import How
+    from cuvee.shards.verify import verify_shards
+    from cuvee.shards.workers import on_ray, on_this_machine
+    from cuvee.verify.rows import Reading
+
+    if out is None:
+        raise RecipeError("shards: --out FOLDER is needed: verdicts go there, a shard for a shard")
+    if why := refused_address(at.workers, at.address):
+        raise RecipeError(f"--{why}")
+    workers = functools.partial(on_ray, address=at.address)
+    verified = verify_shards(
+        place,
+        out,
+        How(Reading(**how), _limits(limits), at.sandbox),
+        open_workers=on_this_machine if at.workers == "pool" else workers,
+    )
+    _show(verified.summary, f"{verified.shards} shards in {out}")
+    if verified.failed:
+        shown = "\n  ".join(verified.failed[:20])
+        raise DataError(
+            f"{len(verified.failed)} shards or pieces of shards could not be done, all others are; "
+            f"mend them and run the same command again:\n  {shown}"
+        )
+
+
+def _show(summary: "Summary", place: str | None) -> None:
+    """Print the table of what the verdicts were, and where they are."""
+    from rich.console import Console
+
+    from cuvee.progress import say
+    from cuvee.verify.summary import summary_table
+
     # Where nobody reads along, reasons and numbers stay on one line.
     Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(summary_table(summary))
-    if out is not None:
-        say(f"{summary.reasons.total()} verdicts: {out}")
+    if place is not None:
+        say(f"{summary.reasons.total()} verdicts: {place}")
     forgeable = sum(n for name, n in summary.checkers.items() if "forgeable" in name)
     if forgeable:
         say(f"{forgeable} of the verdicts are forgeable: their tests ran beside the program")
@@ -280,7 +348,7 @@ def _named(place: Path, verdicts: "Iterator[Verdict]") -> "Iterator[Verdict]":
         raise DataError(text if text.startswith(str(place)) else f"{place}: {text}") from error
 
 
-def _refuse(flags: Mapping[str, Any], whose: str, place: Path) -> None:
+def _refuse(flags: Mapping[str, Any], whose: str, place: str) -> None:
     """Raise RecipeError for flags that belong to the other kind of place."""
     given = [name.replace("_", "-") for name, value in flags.items() if value is not None]
     if given:

@@ -8,7 +8,7 @@ which models and benchmarks there are, and what their numbers mean.
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from cuvee.teach.reach import Opener, Reachable, reach
 from cuvee.teach.stage import ProblemRequests
 from cuvee.verify import sandbox as sandboxes
 from cuvee.verify.check import check_traces
+from cuvee.verify.clustered import check_traces_on_ray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Measurement:
     sandbox: str
     engines: Path
     """Where a started engine keeps its log."""
+    connect: Callable[[], None] | None = None
+    """Opens the Ray cluster that the answers are checked on; None: this machine checks them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +66,24 @@ def measure(
 
     Raises DataError where there is no problem, RecipeError where there is code to run and no
     sandbox, EngineError or (of a model behind a URL) TeacherError where a request failed: a
-    score must not blame the model for it. Further what `ask` and `check_traces` raise. Answers
-    that a server cut before `max_tokens` are told in a warning.
+    score must not blame the model for it. Further what `ask`, `check_traces` and
+    `wanted.connect` raise. Answers that a server cut before `max_tokens` are told in a warning.
     """
     label = f"{model.endpoint.name} on {wanted.benchmark}"
     problems = read_rows(wanted.problems, Problem)
     if not problems:
         raise DataError(f"{wanted.problems}: no problems to ask")
-    if any(problem.verifier == "code" for problem in problems):
+    # Before anything is asked: who lacks a cluster or a sandbox should not have paid for answers.
+    if wanted.connect is not None:
+        wanted.connect()
+    elif any(problem.verifier == "code" for problem in problems):
         sandboxes.require(wanted.sandbox)
     answers = _ask(model, wanted, label, books=books, opened=opened, stop=stop)
     traces = list(answers)
     _require_answers(model, wanted, label, traces)
     _warn_of_cuts(wanted, label, traces)
-    verdicts = check_traces(
+    check = check_traces if wanted.connect is None else check_traces_on_ray
+    verdicts = check(
         traces,
         {problem.id: problem for problem in problems},
         limits=wanted.limits,

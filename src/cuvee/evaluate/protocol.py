@@ -16,7 +16,10 @@ from cuvee.recipe.domains import DEFAULT_PROMPTS
 
 BASE, MERGED = "base", "merged"
 
-INDIFFERENT = {"command", "devices", "model", "replicas", "slots", "start_timeout", "threads"}
+INDIFFERENT = {
+    *("address", "command", "devices", "gpus", "model", "over", "replicas", "slots"),
+    *("start_timeout", "threads"),
+}
 """Keys of `evaluate.serve` that say where and how fast answers come, not which."""
 
 SEEDS = "first 16 hex digits of sha256 of JSON [seed,problem id,sample], modulo 2^31"

@@ -13,7 +13,6 @@ from cuvee.evaluate.measure import served
 from cuvee.evaluate.protocol import BASE, MERGED
 from cuvee.models.adapted import load_adapted
 from cuvee.models.checkpoint import resolve
-from cuvee.models.gguf_write import write_gguf
 from cuvee.models.template import render_prompt
 from cuvee.models.tokens import text_ids
 from cuvee.problems.benchmarks import ResolvedBenchmark
@@ -48,6 +47,8 @@ def export_task(run: Run, model: str) -> Task:
     out = gguf(run, model)
 
     def work() -> Mapping[str, Any]:
+        from cuvee.models.gguf_write import write_gguf  # loads torch
+
         quantization = run.recipe.evaluate.serve.quantization
         write_gguf(checkpoint(run, model), out, quantization=quantization)
         return {"bytes": out.stat().st_size}

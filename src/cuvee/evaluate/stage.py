@@ -63,6 +63,7 @@ from cuvee.teach.endpoints import find_teacher
 from cuvee.teach.ledger import Ledger
 from cuvee.teach.reach import Opener, Reachable, one_at_a_time
 from cuvee.teach.stage import asking_settings
+from cuvee.verify import clustered
 
 OF_THE_BENCHMARK = ("samples", "sampling")
 """Keys of a teacher that count in teaching alone: here it is asked as every model is."""
@@ -80,10 +81,12 @@ class Bench:
     """Of the engine of `evaluate.serve`, asked once."""
     opened: Opener
     """Serves a model, and ends the one before."""
+    connect: Callable[[], None] | None
+    """Opens the Ray cluster once; None without `workers: ray`."""
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return the tasks in order; `resources` ends the engine and closes the ledger.
+    """Return the tasks in order; `resources` ends the engine, closes the ledger and the cluster.
 
     Raises RecipeError where a benchmark cannot be resolved, or `max_tokens` does not fit into
     the engine's context.
@@ -95,7 +98,14 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     files = [run.benchmark(benchmark.name) for benchmark in resolved]
     found_once = functools.cache(lambda name: _find(run, name, files))
     version_once = functools.cache(lambda: engine_version(run.recipe.evaluate.serve))
-    bench = Bench(run, open_ledger, found_once, version_once, one_at_a_time(resources))
+    bench = Bench(
+        run,
+        open_ledger,
+        found_once,
+        version_once,
+        one_at_a_time(resources),
+        _connecting(run, resolved, resources),
+    )
     every: list[Task] = []
     for model in models(run.recipe):
         if is_exported(run):
@@ -104,6 +114,20 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
     for name in run.recipe.evaluate.teachers:
         every += [_teacher_task(bench, _teacher(run, name), b) for b in resolved]
     return [*every, _scores_task(run, resolved)]
+
+
+def _connecting(
+    run: Run, resolved: Sequence[ResolvedBenchmark], resources: ExitStack
+) -> Callable[[], None] | None:
+    """Return what opens the cluster and checks its nodes, once; None where there is none."""
+    recipe = run.recipe
+    if recipe.workers != "ray":
+        return None
+    programs = any(benchmark.verifier == "code" for benchmark in resolved)
+    sandbox = recipe.sandbox if programs else None
+    return functools.cache(
+        lambda: resources.enter_context(clustered.opened(recipe.address, sandbox=sandbox))
+    )
 
 
 def _find(run: Run, name: str, files: Sequence[Path]) -> Reachable:
@@ -210,6 +234,7 @@ def _answer(
         limits=recipe.verify,
         sandbox=recipe.sandbox,
         engines=run.engines(),
+        connect=bench.connect,
     )
     found = measure(bench.found(model), wanted, books=books, opened=bench.opened, stop=run.stop)
     protocol = protocol_of(

@@ -14,6 +14,7 @@ from cuvee.lineage.listing import Group, shelf_groups
 from cuvee.lineage.shelves import Shelf, shelves
 from cuvee.lineage.sources import SourceRecord, read_sources
 from cuvee.recipe import Domain, Recipe, Teacher
+from cuvee.rounds.record import Round, read_rounds, round_file
 from cuvee.runfolder import Run
 from cuvee.select.funnel import Funnel, funnel_file, read_funnel
 
@@ -36,11 +37,23 @@ class DomainFacts:
     longest: int
     bytes: int
     """Of the file of examples."""
+    rounds: tuple[Round, ...]
+    """Those that were begun; empty without `rounds`."""
 
     @property
     def traces(self) -> int:
         """Return how many traces the domain has."""
         return sum(group.count for group in self.groups if group.stage == "teach")
+
+    def counted(self, stage: str, *, outcome: str | None = None, reason: str | None = None) -> int:
+        """Return the rows of a stage's groups, of one outcome and reason where they are named."""
+        return sum(
+            group.count
+            for group in self.groups
+            if group.stage == stage
+            and outcome in (None, group.outcome)
+            and reason in (None, group.reason)
+        )
 
     @property
     def unaccounted(self) -> int:
@@ -107,9 +120,12 @@ def card_files(run: Run) -> tuple[Path, ...]:
         if shelf.kind == "domain":
             funnel = funnel_file(run, shelf.name)
             found += [funnel] if funnel.exists() else []
-            found += [shelf.problems, shelf.problems_dropped, *shelf.traces.values()]
-            found += dict.fromkeys(shelf.verdicts.values())
-            found += [path for path in (shelf.examples, shelf.traces_dropped) if path is not None]
+            found += [shelf.problems, shelf.problems_dropped]
+            found += [*shelf.trace_files, *shelf.verdict_files]
+            ends = (shelf.examples, shelf.traces_dropped, shelf.grades, shelf.refined)
+            found += [path for path in ends if path is not None]
+            if run.recipe.rounds is not None:
+                found += [round_file(run, shelf.name, number) for number in run.rounds()]
     return tuple(found)
 
 
@@ -143,6 +159,7 @@ def _domain(run: Run, shelf: Shelf) -> DomainFacts:
         shortest=min(tokens, default=0),
         longest=max(tokens, default=0),
         bytes=path.stat().st_size,
+        rounds=tuple(read_rounds(run, shelf.name)),
     )
 
 
@@ -154,7 +171,7 @@ def _teacher(teacher: Teacher, domains: Sequence[Shelf]) -> TeacherFacts:
         if group.stage == "verify":
             verdicts[group.outcome] = verdicts.get(group.outcome, 0) + group.count
     kinds = ("url", "serve", "scripted", "published")
-    cost = _costs([shelf.traces[teacher.name] for shelf in shelved])
+    cost = _costs([path for shelf in shelved for path in shelf.traces[teacher.name]])
     return TeacherFacts(
         name=teacher.name,
         kind=next(kind for kind in kinds if getattr(teacher, kind)),

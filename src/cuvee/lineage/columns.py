@@ -85,6 +85,15 @@ def rows(path: Path, row_type: type[Row], *, column: str, wanted: Collection[str
         return [row_type(**found) for found in _at(file, numbers, present)]
 
 
+def rows_there(
+    path: Path | None, row_type: type[Row], *, column: str, wanted: Collection[str]
+) -> list[Row]:
+    """Return what `rows` does of a file that may not be there yet: then none."""
+    if path is None or not wanted or not path.exists():
+        return []
+    return rows(path, row_type, column=column, wanted=wanted)
+
+
 def _at(file: Any, numbers: Sequence[int], columns: list[str]) -> Iterator[dict[str, Any]]:
     """Yield rows by their ascending numbers; of a row group only up to the last one wanted."""
     sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]

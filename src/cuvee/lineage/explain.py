@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError, RecipeError
-from cuvee.lineage.columns import matching, rows
+from cuvee.lineage.columns import matching, rows_there
 from cuvee.lineage.decisions import decisions
 from cuvee.lineage.find import Place
+from cuvee.lineage.grading import answers_about, gradings
 from cuvee.lineage.preflight import Preflight, read_preflight
+from cuvee.lineage.refining import refinings
 from cuvee.lineage.requests import Books
 from cuvee.lineage.shelves import Shelf
 from cuvee.lineage.sources import SourceRecord, of_source, read_sources
-from cuvee.lineage.way import Asked, Sibling, Step, Way
-from cuvee.records import Dropped, Problem, Row, Trace, Verdict
+from cuvee.lineage.way import Sibling, Step, Way
+from cuvee.records import Dropped, Problem, Trace, Verdict
 
 SHORT = ("id", "problem_id", "model", "sample", "finish_reason")
 """Columns of a trace without its texts."""
@@ -48,9 +50,9 @@ def explain(place: Place, books: Books, *, teacher: str | None = None) -> Way:
         raise RecipeError(
             f"--teacher {teacher}: none of {shelf.kind} {shelf.name}; there are {[*shelf.traces]}"
         )
-    trace_id = _judged(place) if place.kind == "judge" else place.id
+    trace_id = _about(place) if place.kind in ("judge", "refiner") else place.id
     problem_id = place.id if place.kind == "problem" else _problem_of(shelf, trace_id)
-    found = _rows(shelf.problems, Problem, "id", [problem_id])
+    found = rows_there(shelf.problems, Problem, column="id", wanted=[problem_id])
     short = _short_traces(shelf, problem_id)
     wanted = [
         row["id"]
@@ -66,7 +68,7 @@ def explain(place: Place, books: Books, *, teacher: str | None = None) -> Way:
         name=shelf.name,
         problem_id=problem_id,
         problem=found[0] if found else None,
-        drops=tuple(_rows(shelf.problems_dropped, Dropped, "id", [problem_id])),
+        drops=tuple(rows_there(shelf.problems_dropped, Dropped, column="id", wanted=[problem_id])),
         vote=_vote(shelf.votes, problem_id),
         sources=tuple(_sources(shelf, found)),
         steps=tuple(_steps(shelf, wanted, verdicts=verdicts, ends=ends, books=books)),
@@ -81,9 +83,11 @@ def missing(shelf: Shelf) -> list[str]:
     checked = "verify" if shelf.kind == "domain" else "evaluate"
     expected = [
         (shelf.problems, "problems"),
-        *((path, asked) for path in shelf.traces.values()),
-        *((path, checked) for path in dict.fromkeys(shelf.verdicts.values())),
+        *((path, asked) for path in shelf.trace_files),
+        *((path, checked) for path in shelf.verdict_files),
+        (shelf.grades, "verify"),
         (shelf.examples, "select"),
+        (shelf.refined, "select"),
         (shelf.preflight, "train"),
     ]
     return [
@@ -93,31 +97,25 @@ def missing(shelf: Shelf) -> list[str]:
     ]
 
 
-def _rows(
-    path: Path | None, row_type: type[Row], column: str, wanted: Collection[str]
-) -> list[Row]:
-    """Return the rows of a file that may not be there yet."""
-    if path is None or not wanted or not path.exists():
-        return []
-    return rows(path, row_type, column=column, wanted=wanted)
-
-
-def _judged(place: Place) -> str:
-    """Return the id of the trace that a judge's answer is about."""
-    return _rows(place.shelf.judge, Trace, "id", [place.id])[0].problem_id
+def _about(place: Place) -> str:
+    """Return the id of the trace that a judge's or a refiner's answer is about."""
+    files = (*place.shelf.judge, place.shelf.grader, place.shelf.refiner)
+    found = [t for path in files for t in rows_there(path, Trace, column="id", wanted=[place.id])]
+    return found[0].problem_id
 
 
 def _problem_of(shelf: Shelf, trace_id: str) -> str:
-    for path in shelf.traces.values():
+    for path in shelf.trace_files:
         if found := _short_rows(path, "id", [trace_id]):
             return str(found[0]["problem_id"])
-    raise DataError(f"trace {trace_id} of {shelf.name}, which a judge judged, is not there")
+    raise DataError(f"trace {trace_id} of {shelf.name}, which an answer is about, is not there")
 
 
 def _short_traces(shelf: Shelf, problem_id: str) -> list[dict[str, Any]]:
+    """Return the traces of a problem without their texts, each with its `in_round`."""
     return [
-        row
-        for path in shelf.traces.values()
+        {**row, "in_round": shelf.round_of(path)}
+        for path in shelf.trace_files
         for row in _short_rows(path, "problem_id", [problem_id])
     ]
 
@@ -158,18 +156,24 @@ def _json(path: Path, text: str) -> dict[str, Any]:
 
 
 def _verdicts(shelf: Shelf, problem_id: str) -> dict[str, Verdict]:
-    files = dict.fromkeys(shelf.verdicts.values())
-    found = [row for path in files for row in _rows(path, Verdict, "problem_id", [problem_id])]
+    found = [
+        row
+        for path in shelf.verdict_files
+        for row in rows_there(path, Verdict, column="problem_id", wanted=[problem_id])
+    ]
     return {verdict.trace_id: verdict for verdict in found}
 
 
 def _ends(shelf: Shelf, problem_id: str, ids: Sequence[str]) -> _Ends:
     tokens: dict[str, int] = {}
-    if shelf.examples is not None and shelf.examples.exists():
+    choice = shelf.choice
+    if choice is not None and choice.exists():
         columns = ("id", "problem_id", "tokens")
-        found = matching(shelf.examples, columns, column="problem_id", wanted=[problem_id])
+        found = matching(choice, columns, column="problem_id", wanted=[problem_id])
         tokens = {row["id"]: row["tokens"] for row in found}
-    dropped = {row.id: row for row in _rows(shelf.traces_dropped, Dropped, "id", ids)}
+    dropped = {
+        row.id: row for row in rows_there(shelf.traces_dropped, Dropped, column="id", wanted=ids)
+    }
     path = shelf.preflight
     said = read_preflight(path) if path is not None and path.exists() else None
     return _Ends(tokens, dropped, said)
@@ -183,29 +187,32 @@ def _steps(
     ends: _Ends,
     books: Books,
 ) -> list[Step]:
-    traces = [t for path in shelf.traces.values() for t in _rows(path, Trace, "id", wanted)]
+    traces = [
+        (trace, shelf.round_of(path))
+        for path in shelf.trace_files
+        for trace in rows_there(path, Trace, column="id", wanted=wanted)
+    ]
     found = ends.preflight
-    judging: dict[str, list[Asked]] = {}
-    for answer in _rows(shelf.judge, Trace, "problem_id", wanted):
-        judging.setdefault(answer.problem_id, []).append(_asked(answer, books))
+    judging = answers_about(shelf.judge, wanted, books)
+    grading = gradings(shelf, wanted, books)
+    refining = refinings(shelf, [trace for trace, _ in traces], books)
     return [
         Step(
-            asked=_asked(trace, books),
+            asked=books.asked(trace),
             verdict=verdicts.get(trace.id),
-            judged=tuple(judging.get(trace.id, ())),
+            judged=judging.get(trace.id, ()),
+            in_round=in_round,
+            grading=grading.get(trace.id),
+            refining=refining.get(trace.id),
             decisions=() if chosen is None else decisions(ends.dropped.get(trace.id)),
             chosen=chosen,
             tokens=ends.tokens.get(trace.id),
             too_long=trace.id in found.too_long if chosen and found else None,
             held_out=trace.id in found.held_out if chosen and found else None,
         )
-        for trace in traces
+        for trace, in_round in traces
         for chosen in [_chosen(trace.id, ends)]
     ]
-
-
-def _asked(trace: Trace, books: Books) -> Asked:
-    return Asked(trace, *books.request(trace))
 
 
 def _chosen(trace_id: str, ends: _Ends) -> bool | None:
@@ -225,4 +232,5 @@ def _sibling(row: Mapping[str, Any], verdicts: Mapping[str, Verdict], ends: _End
         verdict=f"{verdict.verdict}: {verdict.reason}" if verdict else None,
         end="chosen" if name in ends.tokens else dropped.reason if dropped else None,
         tokens=ends.tokens.get(name),
+        in_round=row["in_round"],
     )

@@ -1,6 +1,7 @@
-"""What an id, or the beginning of one, means in a run: a problem, a trace, a judge's answer.
+"""What an id, or the beginning of one, means in a run: a problem, a trace, an answer about one.
 
-Shelves and text in, places out. An example has its trace's id. The same problem may stand in
+Shelves and text in, places out. An example has its trace's id; an answer about a trace
+is that of a teacher that judges, grades or refines. The same problem may stand in
 several places (in two domains; in a benchmark, and dropped from a domain for that): all of them
 are found. Only id columns are read.
 """
@@ -20,7 +21,7 @@ SHOWN = 8
 NEAREST = 3
 """Characters that an unknown id must share with a known one for that to be named as near."""
 
-Kind = Literal["problem", "trace", "judge"]
+Kind = Literal["problem", "trace", "judge", "refiner"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Place:
 
     id: str
     kind: Kind
-    """`judge`: an answer of a teacher that judges; its `problem_id` is the trace it judged."""
+    """`judge`, `refiner`: an answer of a teacher that judges, grades or refines; its `problem_id`
+    is the trace that it is about."""
     shelf: Shelf
 
 
@@ -69,8 +71,10 @@ def _columns(shelves: Sequence[Shelf]) -> Iterator[_Column]:
         files: list[tuple[Kind, Path | None]] = [
             ("problem", shelf.problems),
             ("problem", shelf.problems_dropped),
-            *(("trace", path) for path in shelf.traces.values()),
-            ("judge", shelf.judge),
+            *(("trace", path) for path in shelf.trace_files),
+            *(("judge", path) for path in shelf.judge),
+            ("judge", shelf.grader),
+            ("refiner", shelf.refiner),
         ]
         for kind, path in files:
             if path is not None and path.exists():

@@ -1,7 +1,8 @@
 """What came of everything in a run, counted, with the first ids of each outcome.
 
 A run in; groups out: of problems (kept, or dropped and why), of traces (how they finished, what
-the verifier said) and of ends (chosen, or the reason a trace was dropped for), by domain. It
+the verifier said, whether they were graded), of ends (chosen, or the reason a trace was dropped
+for) and of examples (refined in which way, or why not), by domain. It
 helps to find an id for `cuvee explain`, and the data card is counted with it. Only short
 columns are read. Stages that have written nothing yet have no groups.
 """
@@ -21,7 +22,7 @@ FIRST = 3
 """Ids that a group shows; `MORE` where groups were asked for by reason."""
 MORE = 20
 
-StageName = Literal["problems", "teach", "verify", "select"]
+StageName = Literal["problems", "teach", "verify", "rubric", "select", "refine"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Group:
     domain: str
     stage: StageName
     outcome: str
-    """`kept` or `dropped`, the teacher that answered, a verdict, `chosen` or `dropped`."""
+    """`kept` or `dropped`, the teacher that answered, a verdict, `graded` or `not_graded`, `chosen`
+    or `dropped`, the way of refining."""
     reason: str | None
     """Why: of a drop or a verdict; of an answer, its `finish_reason`."""
     count: int
@@ -102,50 +104,62 @@ class _Count:
 
 
 def _problem_groups(shelf: Shelf, first: int) -> Iterator[Group]:
-    for kept in _counts(shelf.problems, by=(), first=first):
+    for kept in _counts([shelf.problems], by=(), first=first):
         yield Group(shelf.name, "problems", "kept", None, kept.count, kept.ids)
-    for left in _counts(shelf.problems_dropped, by=("reason",), first=first):
+    for left in _counts([shelf.problems_dropped], by=("reason",), first=first):
         yield Group(shelf.name, "problems", "dropped", left.values[0], left.count, left.ids)
 
 
 def _trace_groups(shelf: Shelf, teacher: str | None, first: int) -> Iterator[Group]:
-    own = None if teacher is None else _ids(shelf.traces.get(teacher))
-    for name, path in shelf.traces.items():
+    own = None if teacher is None else _ids(shelf.traces.get(teacher, ()))
+    for name, paths in shelf.traces.items():
         if teacher in (None, name):
-            for some in _counts(path, by=("finish_reason",), first=first):
+            for some in _counts(paths, by=("finish_reason",), first=first):
                 yield Group(shelf.name, "teach", name, some.values[0], some.count, some.ids)
-    for path in dict.fromkeys(shelf.verdicts.values()):
-        by = ("verdict", "reason")
-        for some in _counts(path, by=by, id_column="trace_id", own=own, first=first):
-            verdict, reason = some.values
-            yield Group(shelf.name, "verify", verdict, reason, some.count, some.ids)
-    for some in _counts(shelf.examples, by=(), own=own, first=first):
+    by = ("verdict", "reason")
+    for some in _counts(shelf.verdict_files, by=by, id_column="trace_id", own=own, first=first):
+        verdict, reason = some.values
+        yield Group(shelf.name, "verify", verdict, reason, some.count, some.ids)
+    for some in _counts([shelf.grades], by=("reason",), id_column="trace_id", own=own, first=first):
+        graded, reason = some.values[0] == "graded", some.values[0]
+        outcome = "graded" if graded else "not_graded"
+        yield Group(shelf.name, "rubric", outcome, None if graded else reason, some.count, some.ids)
+    for some in _counts([shelf.choice], by=(), own=own, first=first):
         yield Group(shelf.name, "select", "chosen", None, some.count, some.ids)
-    for some in _counts(shelf.traces_dropped, by=("reason",), own=own, first=first):
+    for some in _counts([shelf.traces_dropped], by=("reason",), own=own, first=first):
         yield Group(shelf.name, "select", "dropped", some.values[0], some.count, some.ids)
+    for some in _counts([shelf.refined], by=("way", "reason"), own=own, first=first):
+        way, reason = some.values
+        yield Group(shelf.name, "refine", way, reason, some.count, some.ids)
 
 
-def _ids(path: Path | None) -> Any:
-    """Return the ids of a file as a pyarrow array; none where there is no file."""
+def _ids(paths: Sequence[Path]) -> Any:
+    """Return the ids of files as a pyarrow array; none where there is no file."""
     import pyarrow as pa
 
-    if path is None or not path.exists():
-        return pa.array([], type=pa.string())
-    return table(path, ["id"]).column("id").combine_chunks()
+    found = [table(path, ["id"]).column("id").combine_chunks() for path in paths if path.exists()]
+    return pa.concat_arrays(found) if found else pa.array([], type=pa.string())
 
 
 def _counts(
-    path: Path | None, *, by: Sequence[str], first: int, id_column: str = "id", own: Any = None
+    paths: Sequence[Path | None],
+    *,
+    by: Sequence[str],
+    first: int,
+    id_column: str = "id",
+    own: Any = None,
 ) -> list[_Count]:
-    """Return the rows of a file counted by columns, the largest count first.
+    """Return the rows of files counted by columns, the largest count first.
 
     Only those whose id is in `own`, where that is given; none where there is no file.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    if path is None or not path.exists():
+    there = [path for path in paths if path is not None and path.exists()]
+    if not there:
         return []
-    found = table(path, [id_column, *by])
+    found = pa.concat_tables(table(path, [id_column, *by]) for path in there)
     if own is not None:
         found = found.filter(pc.is_in(found.column(id_column), value_set=own))
     if not by:

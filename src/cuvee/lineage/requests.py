@@ -42,6 +42,16 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """A trace with the request it answers."""
+
+    trace: Trace
+    request: Request | None
+    no_request: str | None
+    """Why there is no request to show."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Books:
     """A run's ledger, open for looking up requests."""
 
@@ -52,6 +62,10 @@ class Books:
     """Why there is no ledger."""
     account: str | None
     """The run's; None where the run has bought nothing yet."""
+
+    def asked(self, trace: Trace) -> Asked:
+        """Return a trace with its request. Raises DataError where the entry is damaged."""
+        return Asked(trace, *self.request(trace))
 
     def request(self, trace: Trace) -> tuple[Request | None, str | None]:
         """Return the request of a trace, or None and why there is none to show.

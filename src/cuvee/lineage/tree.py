@@ -12,35 +12,34 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from cuvee.lineage.branches import add_answer, add_grading, add_refining, block, cost, line, request
 from cuvee.lineage.decisions import Decision
 from cuvee.lineage.listing import Listing
 from cuvee.lineage.sources import UNKNOWN, SourceRecord, revision_text
 from cuvee.lineage.text import fold, one_line
-from cuvee.lineage.way import Asked, Sibling, Step, Way
+from cuvee.lineage.way import Sibling, Step, Way
 from cuvee.records import Dropped, Problem, Verdict
 
 STYLES = {
     "correct": "green", "wrong": "red", "no_answer": "yellow", "not_checked": "magenta",
     "passed": "green", "dropped": "red", "not reached": "dim",
 }  # fmt: skip
-SHORT = 60
-"""Characters of a text that stands on the line of its label."""
 
 
 def show(way: Way, *, full: bool) -> Tree:
     """Return the tree of a way; long texts are folded unless `full`."""
-    what = {"judge": "a judge's answer"}.get(way.kind, way.kind)
-    tree = Tree(_line(what, f"{way.id} of the {way.stands_in} {way.name}", style="bold"))
+    what = {"judge": "a judge's answer", "refiner": "a refiner's answer"}.get(way.kind, way.kind)
+    tree = Tree(line(what, f"{way.id} of the {way.stands_in} {way.name}", style="bold"))
     _add_source(tree, way)
     _add_problem(tree, way, full=full)
     for step in way.steps:
         _add_step(tree, step, way, full=full)
     if way.siblings:
-        branch = tree.add(_line("other traces of this problem", f"{len(way.siblings):,}"))
+        branch = tree.add(line("other traces of this problem", f"{len(way.siblings):,}"))
         for sibling in way.siblings:
             branch.add(_sibling(sibling))
     if way.missing:
-        branch = tree.add(_line("not there yet", ""))
+        branch = tree.add(line("not there yet", ""))
         for name in way.missing:
             branch.add(Text(one_line(name), style="dim"))
     return tree
@@ -60,28 +59,14 @@ def show_listing(listing: Listing) -> Table:
     return table
 
 
-def _line(label: str, value: str, *, style: str = "") -> Text:
-    """Return `label value` with the label in bold; the value is made one visible line."""
-    text = Text(label, style="bold")
-    return text.append(f" {one_line(value)}", style=style or "not bold") if value else text
-
-
-def _block(label: str, value: str, *, full: bool) -> Text:
-    """Return a text beside its label, or under it and folded (unless `full`) where it is long."""
-    if len(value) <= SHORT and "\n" not in value:
-        return _line(label, value)
-    text = Text(f"{label} ({len(value):,} characters)\n", style="bold")
-    return text.append(fold(value, full=full), style="not bold")
-
-
 def _add_source(tree: Tree, way: Way) -> None:
     if way.problem is None:
-        branch = tree.add(_line("source", "one of these" if len(way.sources) > 1 else ""))
+        branch = tree.add(line("source", "one of these" if len(way.sources) > 1 else ""))
     else:
         row = way.problem.place or "row not recorded"
-        branch = tree.add(_line("source", f"{way.problem.source}: {row}"))
+        branch = tree.add(line("source", f"{way.problem.source}: {row}"))
     if not way.sources:
-        branch.add(_line("revision and licence", UNKNOWN))
+        branch.add(line("revision and licence", UNKNOWN))
     for record in way.sources:
         branch.add(_record(record, named=way.problem is None))
 
@@ -99,11 +84,11 @@ def _record(record: SourceRecord, *, named: bool) -> Text:
 
 def _add_problem(tree: Tree, way: Way, *, full: bool) -> None:
     if way.problem is None:
-        branch = tree.add(_line("problem", f"{way.problem_id}, not among the kept ones"))
+        branch = tree.add(line("problem", f"{way.problem_id}, not among the kept ones"))
         if not way.drops:
             branch.add(Text("neither kept nor dropped: its file is of another run or version"))
     else:
-        branch = tree.add(_line("problem", f"{way.problem_id}, kept"))
+        branch = tree.add(line("problem", f"{way.problem_id}, kept"))
         _add_question(branch, way.problem, way.vote, full=full)
     for row in way.drops:
         copy = "" if way.problem is None else "a copy of it was "
@@ -113,17 +98,17 @@ def _add_problem(tree: Tree, way: Way, *, full: bool) -> None:
 def _add_question(
     branch: Tree, problem: Problem, vote: Mapping[str, Any] | None, *, full: bool
 ) -> None:
-    branch.add(_block("question", problem.question, full=full))
+    branch.add(block("question", problem.question, full=full))
     if problem.gold is not None:
-        branch.add(_block("gold", problem.gold, full=full))
+        branch.add(block("gold", problem.gold, full=full))
     if problem.tests is not None:
-        branch.add(_block("tests", problem.tests, full=full))
+        branch.add(block("tests", problem.tests, full=full))
     if problem.gold is None and problem.tests is None:
-        branch.add(_line("gold", "none: the source has no answer"))
+        branch.add(line("gold", "none: the source has no answer"))
     if vote is not None:
         told = f"{vote.get('outcome')}: {vote.get('answer')}"
-        branch.add(_line("vote", f"{told}, by {vote.get('agree')} of {vote.get('traces')} traces"))
-    branch.add(_line("checked by", problem.verifier))
+        branch.add(line("vote", f"{told}, by {vote.get('agree')} of {vote.get('traces')} traces"))
+    branch.add(line("checked by", problem.verifier))
 
 
 def _dropped(row: Dropped, *, begin: str) -> Text:
@@ -133,53 +118,29 @@ def _dropped(row: Dropped, *, begin: str) -> Text:
 
 def _add_step(tree: Tree, step: Step, way: Way, *, full: bool) -> None:
     trace = step.asked.trace
-    who = f"{trace.id} by {trace.model}, sample {trace.sample}"
-    branch = tree.add(_line("trace", who, style="cyan"))
-    branch.add(_request(step.asked))
-    branch.add(_cost(step.asked))
+    who = f"{trace.id} by {trace.model}, sample {trace.sample}{_round(step.in_round)}"
+    branch = tree.add(line("trace", who, style="cyan"))
+    branch.add(request(step.asked))
+    branch.add(cost(step.asked))
     if trace.error is not None:
-        branch.add(_line("failed", trace.error, style="red"))
+        branch.add(line("failed", trace.error, style="red"))
     else:
-        branch.add(_line("finished", trace.finish_reason))
-        branch.add(_block("reasoning", trace.reasoning, full=full))
-        branch.add(_block("answer", trace.answer, full=full))
+        branch.add(line("finished", trace.finish_reason))
+        branch.add(block("reasoning", trace.reasoning, full=full))
+        branch.add(block("answer", trace.answer, full=full))
     for judged in step.judged:
-        _add_judge(branch, judged, full=full)
+        add_answer(branch, judged, of="judge", full=full)
     branch.add(_verdict(step.verdict))
+    if step.grading is not None:
+        add_grading(branch, step.grading, full=full)
     if way.stands_in == "domain":
-        _add_end(branch, step, way)
-
-
-def _request(asked: Asked) -> Text:
-    request = asked.request
-    if request is None:
-        return _line("request", f"{asked.trace.request} {asked.no_request}".strip())
-    paid = "bought by this run" if request.own else f"bought by {request.account or UNKNOWN}"
-    sampling = ", ".join(f"{name} {value}" for name, value in request.sampling.items())
-    text = f"{request.key}, seed {request.seed}, {sampling}; received {request.created}, {paid}"
-    system = [m["content"] for m in request.messages if m.get("role") == "system"]
-    return _line("request", text + "".join(f"; system message: {one}" for one in system))
-
-
-def _cost(asked: Asked) -> Text:
-    trace = asked.trace
-    counted = (trace.prompt_tokens, trace.completion_tokens)
-    tokens = " + ".join(UNKNOWN if n is None else f"{n:,}" for n in counted)
-    cost = f"cost {UNKNOWN}" if trace.usd is None else f"{trace.usd:.6f} USD"
-    return _line("took", f"{tokens} tokens (prompt + answer), {trace.seconds:.2f} s, {cost}")
-
-
-def _add_judge(branch: Tree, judged: Asked, *, full: bool) -> None:
-    inner = branch.add(_line("judge", f"{judged.trace.id} by {judged.trace.model}", style="cyan"))
-    inner.add(_request(judged))
-    inner.add(_cost(judged))
-    inner.add(_block("judge's answer", judged.trace.answer, full=full))
+        _add_end(branch, step, way, full=full)
 
 
 def _verdict(verdict: Verdict | None) -> Text:
     if verdict is None:
-        return _line("verdict", "none yet", style="dim")
-    text = _line("verdict", f"{verdict.verdict}: {verdict.reason}", style=STYLES[verdict.verdict])
+        return line("verdict", "none yet", style="dim")
+    text = line("verdict", f"{verdict.verdict}: {verdict.reason}", style=STYLES[verdict.verdict])
     for name in ("extracted", "expected", "detail"):
         value = getattr(verdict, name)
         if value is not None:
@@ -187,14 +148,16 @@ def _verdict(verdict: Verdict | None) -> Text:
     return text.append(f"; by {one_line(verdict.checker)}", style="not bold")
 
 
-def _add_end(branch: Tree, step: Step, way: Way) -> None:
+def _add_end(branch: Tree, step: Step, way: Way, *, full: bool) -> None:
     for outcome in ("passed", "dropped", "not reached"):
         same = [decision for decision in step.decisions if decision.outcome == outcome]
         if same:
-            text = _line(f"filters {outcome}:", "")
+            text = line(f"filters {outcome}:", "")
             told = ", ".join(_decision(decision) for decision in same)
             branch.add(text.append(f" {told}", style=f"not bold {STYLES[outcome]}"))
     branch.add(_training(step, way))
+    if step.refining is not None:
+        add_refining(branch, step.refining, full=full)
 
 
 def _decision(decision: Decision) -> str:
@@ -204,15 +167,15 @@ def _decision(decision: Decision) -> str:
 
 def _training(step: Step, way: Way) -> Text:
     if step.chosen is None:
-        return _line("training set", "not decided yet", style="dim")
+        return line("training set", "not decided yet", style="dim")
     if not step.chosen:
-        return _line("training set", f"not chosen{_instead(way)}")
+        return line("training set", f"not chosen{_instead(way)}")
     told = f"chosen for the specialist {way.name}, {step.tokens:,} tokens"
     if step.too_long:
         told += "; training left it out: longer than train.max_tokens"
     if step.held_out:
         told += "; held out: training measured the loss on it and did not learn it"
-    return _line("training set", told, style="green")
+    return line("training set", told, style="green")
 
 
 def _instead(way: Way) -> str:
@@ -224,9 +187,14 @@ def _instead(way: Way) -> str:
     return f"; of this problem {', '.join(named)}" if named else ""
 
 
+def _round(number: int | None) -> str:
+    return "" if number is None else f", round {number}"
+
+
 def _sibling(sibling: Sibling) -> Text:
     text = Text(f"{one_line(sibling.id)} ", style="cyan")
-    told = [f"{sibling.teacher}, sample {sibling.sample}", sibling.finish_reason]
+    told = [f"{sibling.teacher}, sample {sibling.sample}{_round(sibling.in_round)}"]
+    told += [sibling.finish_reason]
     told += [sibling.verdict or "no verdict yet"]
     told += [sibling.end] if sibling.end else []
     return text.append(one_line(", ".join(told)), style="not cyan")

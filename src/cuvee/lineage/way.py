@@ -6,22 +6,60 @@ Texts are whole. No file is opened here.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from cuvee.lineage.decisions import Decision
-from cuvee.lineage.requests import Request
+from cuvee.lineage.requests import Asked
 from cuvee.lineage.sources import SourceRecord
-from cuvee.records import Dropped, Problem, Trace, Verdict
+from cuvee.records import Dropped, Problem, Verdict
+from cuvee.select.refine.rows import Refined
+from cuvee.verify.judge_rubric import Grade
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A trace with the request it answers."""
+class Grading:
+    """How a teacher graded one trace by a rubric."""
 
-    trace: Trace
-    request: Request | None
-    no_request: str | None
-    """Why there is no request to show."""
+    grade: Grade
+    points: tuple[tuple[str, float], ...]
+    """Each point of the rubric with its grade; empty where it was not graded."""
+    answers: tuple[Asked, ...]
+    """What the teacher wrote."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One place in which a text was changed."""
+
+    part: Literal["reasoning", "answer"]
+    gone: str
+    new: str
+    """What stands there instead; empty where it was left out alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What came of refining an example in one way: by rules, or by a teacher."""
+
+    row: Refined
+    applied: Mapping[str, int]
+    """Rule -> pieces it left out."""
+    changes: tuple[Change, ...]
+    """Empty where the text before stayed."""
+    asked: Asked | None
+    """The refiner's answer; None for the rules."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Refining:
+    """What became of a chosen trace before training."""
+
+    passes: tuple[Pass, ...]
+    tokens_before: int
+    tokens: int
+    reasoning: str
+    """Of the example, as `answer`: what is trained on."""
+    answer: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +71,12 @@ class Step:
     """None where the stage `verify` has not written one."""
     judged: tuple[Asked, ...]
     """What a judge was asked of it, where a teacher judges."""
+    in_round: int | None
+    """The round it was asked in, from 1; None where there are no rounds."""
+    grading: Grading | None
+    """None where nobody graded it."""
+    refining: Refining | None
+    """None where it is no example, or examples are not refined, or not yet."""
     decisions: tuple[Decision, ...]
     """Of the filters, in their order; empty where `select` has not said, and for benchmarks."""
     chosen: bool | None
@@ -59,6 +103,8 @@ class Sibling:
     """`chosen`, the reason it was dropped for, or None where `select` has not said."""
     tokens: int | None
     """Of its example."""
+    in_round: int | None
+    """As of a `Step`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +114,7 @@ class Way:
     id: str
     """What was asked for."""
     kind: str
-    """What it is: `problem`, `trace` or `judge`."""
+    """What it is: `problem`, `trace`, `judge` or `refiner`."""
     stands_in: str
     """`domain` or `benchmark`."""
     name: str

@@ -1,8 +1,9 @@
 """Where a model's files are: every way a recipe can name one becomes a local folder.
 
 A hub id is downloaded, a folder checked, a `.gguf` file converted once, `random:two-layer`
-made. The folder holds `config.json`, safetensors, `tokenizer.json` and
-`tokenizer_config.json` with the chat template. Not here: reading the weights.
+made; what makes one is imported where it is needed, as it loads torch, which takes seconds.
+The folder holds `config.json`, safetensors, `tokenizer.json` and `tokenizer_config.json` with
+the chat template. Not here: reading the weights.
 """
 
 import os
@@ -24,8 +25,6 @@ from cuvee.models.files import (
     is_hub_id,
     weight_files,
 )
-from cuvee.models.gguf_read import read_gguf
-from cuvee.models.random_model import write_random_model
 from cuvee.progress import say
 from cuvee.runfolder import hash_path
 
@@ -57,7 +56,7 @@ def resolve(spec: str, *, weights: bool = True, cache: Path = DEFAULT_CACHE) -> 
     that is there, DataError where what is there is not a usable checkpoint.
     """
     if spec == RANDOM:
-        return _made(cache / "bases" / f"random-two-layer-{CONVERTER_VERSION}", write_random_model)
+        return _random(cache)
     path = Path(spec).expanduser()
     if spec.endswith(".gguf"):
         return _converted(path, cache)
@@ -101,19 +100,29 @@ def _downloaded(spec: str, *, weights: bool) -> Path:
         ) from error
 
 
+def _random(cache: Path) -> Path:
+    folder = cache / "bases" / f"random-two-layer-{CONVERTER_VERSION}"
+    if folder.is_dir():
+        return folder
+    from cuvee.models.random_model import write_random_model
+
+    return _made(folder, write_random_model)
+
+
 def _converted(file: Path, cache: Path) -> Path:
     if not file.is_file():
         raise RecipeError(f"model {file}: no such file; a model is {FORMS}")
     folder = cache / "bases" / f"{hash_path(file)[:16]}-{CONVERTER_VERSION}"
-    if not folder.is_dir():
-        say(f"converting {file} to safetensors once, into {folder}")
+    if folder.is_dir():
+        return folder
+    from cuvee.models.gguf_read import read_gguf
+
+    say(f"converting {file} to safetensors once, into {folder}")
     return _made(folder, lambda out: read_gguf(file, out))
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`; where it is not there yet, make it under another name and rename."""
-    if folder.is_dir():
-        return folder
+    """Return `folder`, which is not there yet: it is made under another name and renamed."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -1,31 +1,31 @@
 """Engines: processes that serve a model over HTTP, started and ended by cuvee.
 
 `serve` starts llama.cpp (`cuvee.models.llama`; several, behind `cuvee.models.balancer`) or
-vLLM for one model, and `engine_identity` says beforehand what its answers are known by;
-`spawn` starts any server of ours that announces its URL. An engine dies with the process that
-started it, even on `kill -9`; `end_stale` is the second net. Not here: asking a model.
+vLLM for one model, or either on the nodes of a cluster (`cuvee.workers.balancer`);
+`engine_identity` says beforehand what its answers are known by; `spawn` starts any server of
+ours that announces its URL. An engine dies with the process that started it, even on `kill
+-9`; `end_stale` is the second net. Not here: asking a model.
 """
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
-import signal
-import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cuvee.atomic import write_text
 from cuvee.errors import RecipeError
-from cuvee.models.announce import announced, wait_a_moment
+from cuvee.models.announce import announced
+from cuvee.models.door import Door, visible
 from cuvee.models.files import identity
-from cuvee.models.health import is_healthy
 from cuvee.models.llama import llama_config, running_llama
 from cuvee.models.process import end_stale, running
 from cuvee.models.replicas import SILENT_SECONDS
-from cuvee.models.vllm import vllm_command, vllm_environment, vllm_version
+from cuvee.models.vllm import running_vllm, vllm_environment, vllm_version
 from cuvee.recipe import Serve
 from cuvee.records import content_hash
 
@@ -67,19 +67,11 @@ def engine_version(spec: Serve) -> str:
     return vllm_version(spec)
 
 
-@dataclasses.dataclass(frozen=True)
-class Door:
-    """Where an engine listens on 127.0.0.1, and whom it lets in."""
-
-    port: int = 0
-    """0: any that is free."""
-    token: str | None = dataclasses.field(default=None, repr=False)
-    """What requests must bring as `Authorization: Bearer`; None: nothing."""
-
-
 ANY_DOOR = Door()
 BALANCER_SECONDS = 30.0
 """A balancer may take so much longer than its engines to be ready."""
+RAY_SECONDS = 120.0
+"""And so much longer where a Ray may have to be started."""
 
 
 @contextmanager
@@ -93,7 +85,12 @@ def serve(
     EngineError, with the end of its log, where the engine does not answer within
     `spec.start_timeout` seconds or dies.
     """
-    open_engine = _vllm if spec.engine == "vllm" else _llama if spec.replicas == 1 else _llamas
+    if spec.over == "ray":
+        open_engine = _over_ray
+    elif spec.engine == "vllm":
+        open_engine = _vllm
+    else:
+        open_engine = _llama if spec.replicas == 1 else _llamas
     with open_engine(spec, model, name=name, folder=folder, door=door) as engine:
         yield engine
 
@@ -120,7 +117,7 @@ def spawn(
 @contextmanager
 def _llama(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
     config = llama_config(spec, _gguf(model), name=name, port=door.port)
-    seconds, env = spec.start_timeout, _token(door)
+    seconds, env = spec.start_timeout, {**_token(door), **visible(spec.devices)}
     with running_llama(config, name=name, folder=folder, seconds=seconds, env=env) as (
         process,
         url,
@@ -135,13 +132,12 @@ def _llamas(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> 
         "engine": llama_config(spec, _gguf(model), name=name, port=0),
         "replicas": spec.replicas,
         "folder": str(folder),
+        "devices": spec.devices,
         "port": door.port,
         "start_seconds": spec.start_timeout,
         "silent_seconds": SILENT_SECONDS,
     }
-    config_file = folder / f"{name}.json"
-    write_text(config_file, json.dumps(config, indent=1))
-    command = [sys.executable, "-m", "cuvee.models.balancer", str(config_file)]
+    command = _balancer("cuvee.models.balancer", config, file=folder / f"{name}.json")
     with running(command, name=name, folder=folder, env=_token(door)) as process:
         # The balancer knows which replica does not start, and says it first.
         url = announced(process, seconds=spec.start_timeout + BALANCER_SECONDS)
@@ -149,22 +145,35 @@ def _llamas(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> 
 
 
 @contextmanager
+def _over_ray(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
+    """Serve by engines on the nodes of a cluster, behind a balancer here."""
+    if importlib.util.find_spec("ray") is None:
+        raise RecipeError("serve.over: ray needs Ray on every node: pip install 'cuvee[ray]'")
+    if spec.engine == "llama.cpp":
+        _gguf(model)
+    if Path(model).exists():
+        model = str(Path(model).absolute())
+    serve = spec.model_dump(mode="json")
+    config = {"serve": serve, "model": model, "name": name, "port": door.port}
+    # A room below this one, and so a name here: nothing of it is imported.
+    command = _balancer("cuvee.workers.balancer", config, file=folder / f"{name}.json")
+    with running(command, name=name, folder=folder, env=_token(door)) as process:
+        # Before the engines start the nodes read the model, with as much time.
+        url = announced(process, seconds=2 * spec.start_timeout + RAY_SECONDS)
+        asked = name if spec.engine == "llama.cpp" else model
+        yield Engine(url=url, model=asked, pid=process.popen.pid)
+
+
+def _balancer(module: str, config: Mapping[str, Any], *, file: Path) -> list[str]:
+    write_text(file, json.dumps(config, indent=1))
+    return [sys.executable, "-m", module, str(file)]
+
+
+@contextmanager
 def _vllm(spec: Serve, model: str, *, name: str, folder: Path, door: Door) -> Iterator[Engine]:
-    port = door.port or _free_port()
-    command = vllm_command(spec, model, port)
-    token = {} if door.token is None else {"VLLM_API_KEY": door.token}
-    with running(
-        command,
-        name=name,
-        folder=folder,
-        env={**vllm_environment(spec), **token},
-        death_signal=signal.SIGTERM,  # it has worker processes of its own to end
-    ) as process:
-        root = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + spec.start_timeout
-        while not is_healthy(f"{root}/health"):
-            wait_a_moment(process, deadline=deadline, seconds=spec.start_timeout)
-        yield Engine(url=f"{root}/v1", model=model, pid=process.popen.pid)
+    env = vllm_environment(spec)
+    with running_vllm(spec, model, name=name, folder=folder, door=door, env=env) as (process, url):
+        yield Engine(url=url, model=model, pid=process.popen.pid)
 
 
 def _gguf(model: str) -> Path:
@@ -175,9 +184,3 @@ def _gguf(model: str) -> Path:
 
 def _token(door: Door) -> dict[str, str]:
     return {} if door.token is None else {"CUVEE_ENGINE_TOKEN": door.token}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,11 +15,14 @@ from typing import Any
 
 from cuvee.atomic import write_text
 from cuvee.models.announce import announced
+from cuvee.models.door import LOOPBACK
 from cuvee.models.process import Process, running
 from cuvee.recipe import Serve
 
 
-def llama_config(spec: Serve, file: Path, *, name: str, port: int) -> dict[str, Any]:
+def llama_config(
+    spec: Serve, file: Path, *, name: str, port: int, host: str = LOOPBACK
+) -> dict[str, Any]:
     """Return what each engine of `spec` is started with; `name` is the model's."""
     return {
         "model": str(file),
@@ -27,6 +30,7 @@ def llama_config(spec: Serve, file: Path, *, name: str, port: int) -> dict[str, 
         "slots": spec.slots,
         "context": spec.context,
         "threads": threads_of(spec),
+        "host": host,
         "port": port,
     }
 

@@ -1,10 +1,10 @@
 """llama.cpp's server in a process of its own: `python -m cuvee.models.llama_server CONFIG`.
 
 CONFIG is a JSON file with `model` (a .gguf file), `name`, `slots`, `context` (tokens a slot),
-`threads` (or null) and `port` (0: any that is free). Where the environment has a token
-(`TOKEN_ENV`), requests must bring it. When it answers, one JSON line `{"url": ...}` goes to
-stdout. Its own process keeps the library's stderr, where alone its errors appear, and
-survives its crashes.
+`threads` (or null), `host` (127.0.0.1 where it is not said) and `port` (0: any that is free).
+Where the environment has a token (`TOKEN_ENV`), requests must bring it. When it answers, one
+JSON line `{"url": ...}` goes to stdout. Its own process keeps the library's stderr, where alone
+its errors appear, and survives its crashes.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 import xllamacpp
 
+from cuvee.models.door import LOOPBACK
 from cuvee.models.health import is_healthy
 
 TOKEN_ENV = "CUVEE_ENGINE_TOKEN"
@@ -41,6 +42,7 @@ def parameters(config: dict[str, Any]) -> Any:
     p.warmup = False
     p.ui = False
     p.verbosity = _ERRORS
+    p.hostnames = [config.get("host", LOOPBACK)]
     p.port = config.get("port", 0)
     if token := os.environ.get(TOKEN_ENV):
         p.api_keys = [token]

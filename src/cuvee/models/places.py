@@ -20,6 +20,8 @@ class Replica:
     name: str
     root: str
     """Its URL, without `/v1`."""
+    token: str | None = dataclasses.field(default=None, repr=False)
+    """What its engine wants in place of what clients bring; None: they bring it themselves."""
     outstanding: int = 0
     """Requests it has been sent and has not answered."""
     answers: int = 0

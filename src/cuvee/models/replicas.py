@@ -3,7 +3,9 @@
 `keep` runs in a thread of its own for each replica, because the kernel ends an engine with
 the thread that started it. A replica that dies is started again after a while, twice as long
 each time; after `MOST_DEATHS` in a row without an answer it is given up. What happens is said
-on stderr. Not here: which replica gets a request (`cuvee.models.places`).
+on stderr. How an engine is started is the group's own: `on_this_machine` here, on the nodes
+of a cluster `cuvee.workers.engines`. Not here: which replica gets a request
+(`cuvee.models.places`).
 """
 
 import dataclasses
@@ -11,15 +13,16 @@ import datetime
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cuvee.errors import EngineError
+from cuvee.models.door import visible
 from cuvee.models.health import is_healthy
 from cuvee.models.llama import running_llama
 from cuvee.models.places import Places, Replica
-from cuvee.models.process import Process
 
 MOST_DEATHS = 5
 """In a row, without an answer in between; then a replica is given up."""
@@ -30,19 +33,64 @@ SILENT_SECONDS = 60.0
 HEALTH_SECONDS = 5.0
 """How often a replica is asked for its health, at least."""
 WATCH_SECONDS = 0.05
-"""How often one looks whether its process lives."""
+"""How often one looks whether it lives."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """An engine that answers."""
+
+    url: str
+    """Ending in `/v1`."""
+    where: str
+    """For people: `process 71 on 10.0.0.2`."""
+    ended: Callable[[], bool]
+    """Says whether it has ended by itself; quick, for it is asked often."""
+    token: str | None = dataclasses.field(default=None, repr=False)
+    """What it wants beyond what clients bring; None: nothing."""
+
+
+Start = Callable[[str, threading.Event], AbstractContextManager[Running]]
+"""Starts the replica of a name and runs it while the block does; gives up when the event is set.
+Raises EngineError where it does not start, or has ended by itself before the block."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Replicas of one model."""
 
-    engine: Mapping[str, Any]
-    """What each is started with (`cuvee.models.llama_server`)."""
-    folder: Path
-    """Where their files stand: NAME.1.log, NAME.1.pid, ..."""
-    start_seconds: float
-    silent_seconds: float
+    names: tuple[str, ...]
+    start: Start
+    slots: int
+    """Requests that each answers at once."""
+    silent_seconds: float = SILENT_SECONDS
+
+
+def on_this_machine(
+    engine: Mapping[str, Any],
+    *,
+    folder: Path,
+    seconds: float,
+    devices: Mapping[str, Sequence[int]],
+) -> Start:
+    """Return what starts engines of llama.cpp on this machine.
+
+    `engine` is what each is started with (`cuvee.models.llama_server`), `devices` are the GPUs
+    of each by its name (none: all); their files stand in `folder`: NAME.1.log, NAME.1.pid, ...
+    They must answer within `seconds`.
+    """
+
+    @contextmanager
+    def start(name: str, stop: threading.Event) -> Iterator[Running]:
+        env = visible(devices.get(name, ()))
+        running = running_llama(
+            engine, name=name, folder=folder, seconds=seconds, env=env, stop=stop
+        )
+        with running as (process, url):
+            poll = process.popen.poll
+            yield Running(url, f"process {process.popen.pid}", lambda: poll() is not None)
+
+    return start
 
 
 def keep(
@@ -99,16 +147,13 @@ def _live(
 ) -> Replica | None:
     """Start a replica and watch it until it dies or `stop` is set; None where it did not start."""
     replica: Replica | None = None
-    running = running_llama(
-        group.engine, name=name, folder=group.folder, seconds=group.start_seconds, stop=stop
-    )
     try:
-        with running as (process, url):
-            replica = Replica(name, url.removesuffix("/v1"))
-            say(f"{name}: up at {replica.root}, process {process.popen.pid}")
+        with group.start(name, stop) as engine:
+            replica = Replica(name, engine.url.removesuffix("/v1"), engine.token)
+            say(f"{name}: up at {replica.root}, {engine.where}")
             tell(places.add, replica)
             try:
-                _watch(process, replica, stop=stop, silent_seconds=group.silent_seconds)
+                _watch(engine, replica, stop=stop, silent_seconds=group.silent_seconds)
             finally:
                 tell(places.remove, replica)
     except EngineError as error:
@@ -118,12 +163,12 @@ def _live(
 
 
 def _watch(
-    process: Process, replica: Replica, *, stop: threading.Event, silent_seconds: float
+    engine: Running, replica: Replica, *, stop: threading.Event, silent_seconds: float
 ) -> None:
-    """Return when a replica's process has ended, it does not answer, or `stop` is set."""
+    """Return when a replica's engine has ended, it does not answer, or `stop` is set."""
     asked = heard = time.monotonic()
     pause = min(HEALTH_SECONDS, silent_seconds / 4)
-    while process.popen.poll() is None and not stop.wait(WATCH_SECONDS):
+    while not engine.ended() and not stop.wait(WATCH_SECONDS):
         if replica.refused:
             say(f"{replica.name}: takes no connections and is ended")
             return

@@ -40,6 +40,12 @@ KINDS: dict[str, Kind] = {
     "prompt_tokens": Kind("tokens of a prompt", (200, 100, 500)),
     "answer_tokens": Kind("tokens of an answer, reasoning included"),
     "judge_tokens": Kind("tokens of a judge's answer", (300, 100, 1000)),
+    "judged_rate": Kind("share of the answers that a judge is asked about: with an answer stated, "
+                        "each text once", (0.95, 0.5, 1), share=True),
+    "stated_tokens": Kind("tokens of an answer without its reasoning", (300, 50, 1500)),
+    "grade_tokens": Kind("tokens of an answer that grades by a rubric", (400, 150, 1500)),
+    "refine_share": Kind("tokens of a refiner's answer by those of the example it is shown",
+                         (0.7, 0.3, 1.5)),
     "tokens_per_second": Kind("tokens a second of one request in flight"),
     "problems_per_second": Kind("problems loaded, compared and checked", (200, 20, 1000)),
     "verify_per_second": Kind("answers checked a second"),

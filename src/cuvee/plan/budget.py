@@ -1,7 +1,8 @@
-"""Whether `budget:` is enough for asking teachers and judges, and where it would stop them.
+"""Whether `budget:` is enough for asking teachers, and where it would stop them.
 
-Rows of teach and verify in; a sentence for each limit out. Teachers behind a URL are asked side
-by side, so where it stops is said by the share of the asking, and by the row in the recipe's order.
+Rows of teach, verify and select in; a sentence for each limit out. Teachers behind a URL are
+asked side by side, so where it stops is said by the share of the asking, and by the row in the
+recipe's order.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from cuvee.recipe import Recipe
 
 def budgeted(recipe: Recipe, rows: Sequence[Row]) -> tuple[Budgeted, ...]:
     """Return a sentence for each limit of the recipe's budget."""
-    asked = [row for row in rows if row.stage in ("teach", "verify")]
+    asked = [row for row in rows if row.stage in ("teach", "verify", "select")]
     limits: dict[str, float | None] = recipe.budget.model_dump()
     return tuple(_limit(name, most, asked) for name, most in limits.items() if most is not None)
 

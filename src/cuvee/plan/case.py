@@ -1,7 +1,7 @@
 """What every part of a plan is made from, and the numbers that several parts need.
 
-Recipe, measurements, assumptions and machine in; how many problems there are, how long
-prompts and answers are, and how many examples come of them, out.
+Recipe, measurements, assumptions and machine in; how many problems there are, and how long
+prompts and answers are, out. Not here: how many examples come of them (`cuvee.plan.yields`).
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from cuvee.errors import DataError
 from cuvee.plan.assumptions import Assumptions
 from cuvee.plan.engines import Engine
-from cuvee.plan.figures import Figure, known, mean_of, measured, share_of
+from cuvee.plan.figures import NOTHING, Figure, known, mean_of, measured, total
 from cuvee.plan.machine import Machine
 from cuvee.plan.measured import Measured
 from cuvee.plan.sizes import Sized
 from cuvee.problems.benchmarks import ResolvedBenchmark
 from cuvee.problems.files import count_rows, is_file, local_paths
-from cuvee.recipe import Recipe, Source
+from cuvee.recipe import Recipe, Source, Teacher
 
 SCRIPTED_TOKENS = (50.0, 20.0, 150.0)
 
@@ -104,7 +104,7 @@ def prompt_tokens(case: Case, domain: str) -> Figure:
     """Return tokens of a prompt of a domain, of whichever teacher was measured first."""
     for (name, _), answers in case.measured.teach.items():
         if name == domain and answers.prompt:
-            return mean_of(answers.prompt, of=_whole(case, domain, len(answers.prompt)))
+            return mean_of(answers.prompt, of=whole(case, domain, len(answers.prompt)))
     return case.assumptions.figure("prompt_tokens", domain)
 
 
@@ -116,13 +116,18 @@ def answer_tokens(case: Case, domain: str, teacher: str) -> Figure:
         and seen.completion
         and case.assumptions.wish("answer_tokens", domain) is None
     ):
-        return mean_of(seen.completion, of=_whole(case, domain, len(seen.completion)))
-    asked = next(t for t in case.recipe.teachers if t.name == teacher)
+        return mean_of(seen.completion, of=whole(case, domain, len(seen.completion)))
+    asked = teacher_of(case, teacher)
     if asked.scripted is not None:
         why, default = "scripted answers are short", SCRIPTED_TOKENS
     else:
         why, default = _window(case, domain, asked.sampling.max_tokens)
     return case.assumptions.figure("answer_tokens", domain, default=default, why=why)
+
+
+def teacher_of(case: Case, name: str) -> Teacher:
+    """Return a teacher of the recipe by its name."""
+    return next(teacher for teacher in case.recipe.teachers if teacher.name == name)
 
 
 def _window(case: Case, domain: str, most: int) -> tuple[str, tuple[float, float, float]]:
@@ -133,83 +138,35 @@ def _window(case: Case, domain: str, most: int) -> tuple[str, tuple[float, float
     return why, (middle, middle / 2, min(most, middle * 2))
 
 
-def example_tokens(case: Case, domain: str) -> Figure:
-    """Return tokens of an example as it is trained, its prompt included."""
-    seen = case.measured.selected.get(domain)
-    if seen is not None and seen.tokens:
-        examples = expected_examples(case, domain)
-        of = math.inf if examples is None else max(examples.value, 1)
-        answer = mean_of(seen.tokens, of=of)
-    else:
-        teacher = case.recipe.teachers_of(domain)[0]
-        low, high = case.recipe.domains[domain].select.tokens
-        found = answer_tokens(case, domain, teacher.name)
-        ends = [min(max(end, low), high) for end in (found.value, found.low, found.high)]
-        answer = Figure(ends[0], ends[1], ends[2], found.origin)
-    return answer + prompt_tokens(case, domain)
+def answers_a_problem(case: Case, domain: str, *, in_round: int = 1) -> int:
+    """Return how many answers a problem gets in a round that it is asked in.
 
-
-def answers_a_problem(case: Case, domain: str) -> int:
-    """Return how many answers each problem gets; a published teacher counts as one."""
-    teachers = case.recipe.teachers_of(domain)
-    return sum(1 if teacher.published else teacher.samples for teacher in teachers)
-
-
-def pass_rate(case: Case, domain: str) -> Figure:
-    """Return the share of a domain's answers that are correct; 1 where nothing is checked."""
-    if case.recipe.domains[domain].verifier == "none":
-        return known(1.0)  # not_checked is what select is told to accept
-    wish = case.assumptions.wish("pass_rate", domain)
-    seen = case.measured.selected.get(domain)
-    if wish is None and seen is not None and seen.right:
-        of = _whole(case, domain, len(seen.right))
-        return share_of(seen.right, samples=seen.answers, of=of)
-    return case.assumptions.figure("pass_rate", domain)
-
-
-def examples_a_problem(case: Case, domain: str) -> Figure:
-    """Return how many examples a problem gives on average, before `target` cuts them.
-
-    Measured: the mean over the pilot's problems. Assumed: of a share `alike` of the problems
-    every answer fares alike, of the rest each on its own: with q the chance that one of n
-    answers is usable and k = per_problem, ``alike q min(k, n) + (1 - alike) E[min(k, X)]`` with
-    X binomial(n, q).
+    A published teacher counts as one in the first round, and for nothing in the others.
     """
-    most = case.recipe.domains[domain].select.per_problem
-    seen = case.measured.selected.get(domain)
-    given = any(case.assumptions.wish(kind, domain) for kind in ("pass_rate", "fit_rate"))
-    if seen is not None and seen.usable and not given:
-        of = _whole(case, domain, len(seen.usable))
-        if most == 1:
-            return share_of(seen.usable, samples=len(seen.usable), of=of)
-        return mean_of(seen.usable, of=of).at_most(most)
-    usable = pass_rate(case, domain) * case.assumptions.figure("fit_rate", domain)
-    alike = case.assumptions.figure("alike", domain)
-    n = answers_a_problem(case, domain)
-    return Figure(
-        yield_of(usable.value, n, most, alike=alike.value),
-        yield_of(usable.low, n, most, alike=alike.high),
-        yield_of(usable.high, n, most, alike=alike.low),
-        "assumed",
-    )
+    teachers = case.recipe.teachers_of(domain)
+    return sum(samples_in(case.recipe, teacher, in_round=in_round) for teacher in teachers)
 
 
-def yield_of(chance: float, answers: int, most: int, *, alike: float) -> float:
-    """Return the expected examples of a problem: see `examples_a_problem`."""
-    apart = sum(
-        math.comb(answers, k) * chance**k * (1 - chance) ** (answers - k) * min(k, most)
-        for k in range(answers + 1)
-    )
-    return alike * chance * min(answers, most) + (1 - alike) * apart
+def samples_in(recipe: Recipe, teacher: Teacher, *, in_round: int) -> int:
+    """Return how many answers a teacher gives to a problem in a round."""
+    if teacher.published:
+        return 1 if in_round == 1 else 0
+    if recipe.rounds is None:
+        return teacher.samples
+    return recipe.rounds.samples_in(in_round, teacher.samples)
 
 
-def expected_examples(case: Case, domain: str) -> Figure | None:
-    """Return how many examples a domain can give, before `target`; None where unknown."""
-    problems = problems_of(case, domain)
-    return None if problems is None else problems * examples_a_problem(case, domain)
+def mean_answer_tokens(case: Case, domain: str) -> Figure:
+    """Return tokens of an answer of a domain's teachers, each as often as it answers."""
+    teachers = case.recipe.teachers_of(domain)
+    figures = [
+        answer_tokens(case, domain, t.name).scaled(samples_in(case.recipe, t, in_round=1))
+        for t in teachers
+    ]
+    return (total(figures) or NOTHING).scaled(1 / answers_a_problem(case, domain))
 
 
-def _whole(case: Case, domain: str, seen: int) -> float:
+def whole(case: Case, domain: str, seen: int) -> float:
     """Return how many problems the pilot stands for; unknown counts as very many."""
     problems = problems_of(case, domain)
     return math.inf if problems is None else max(problems.value, seen)

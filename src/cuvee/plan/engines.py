@@ -2,7 +2,8 @@
 
 The recipe's `serve:` sections of llama.cpp and the models they serve in; bytes, and the nearest
 that fits, out. Counted as `cuvee.fit.serving` does. Engines are started one after another, so
-that none shares the memory with another. Not here: vLLM, which takes whole GPUs.
+that none shares the memory with another. Not here: vLLM, which takes whole GPUs, and
+llama.cpp on GPUs (`devices`) or on other nodes (`over: ray`).
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from cuvee.models.shape import ModelShape, shape_of
 from cuvee.plan.figures import NOTHING, Figure
 from cuvee.plan.rows import Misfit
 from cuvee.plan.sizes import Sized
-from cuvee.recipe import Quantization, Recipe, Serve
+from cuvee.recipe import Quantization, Recipe, Serve, Teacher
 
 EVALUATE = "evaluate.serve"
 GIGA = 1e9
@@ -32,6 +33,8 @@ class Engine:
     """None: unknown, and so is its memory."""
     file: int | None
     """Bytes of a file that is served as it is; None: a model is exported for it."""
+    stage: str
+    """In which it is started first."""
 
     def bytes(self, *, slots: int | None = None, quantization: str | None = None) -> int | None:
         """Return what all its replicas take, as the recipe says or otherwise; None: unknown."""
@@ -50,12 +53,31 @@ def engines(recipe: Recipe, base: Sized) -> dict[str, Engine]:
     """Return the engines in RAM by the key of their section: `teachers.NAME.serve`."""
     found = {}
     for teacher in recipe.teachers:
-        if teacher.serve is not None and teacher.serve.engine == "llama.cpp":
+        if teacher.serve is not None and _in_ram(teacher.serve):
             file = Path(teacher.serve.model or teacher.model or "").expanduser()
-            found[key_of(teacher.name)] = _of_file(teacher.serve, file)
-    if recipe.evaluate.benchmarks and recipe.evaluate.serve.engine == "llama.cpp":
-        found[EVALUATE] = Engine(recipe.evaluate.serve, base.shape, None)
+            stage = _first_stage(recipe, teacher)
+            found[key_of(teacher.name)] = _of_file(teacher.serve, file, stage)
+    if recipe.evaluate.benchmarks and _in_ram(recipe.evaluate.serve):
+        found[EVALUATE] = Engine(recipe.evaluate.serve, base.shape, None, "evaluate")
     return found
+
+
+def _in_ram(serve: Serve) -> bool:
+    """Return whether an engine takes this machine's RAM."""
+    return serve.engine == "llama.cpp" and not serve.devices and serve.over is None
+
+
+def _first_stage(recipe: Recipe, teacher: Teacher) -> str:
+    """Return the stage that a teacher is asked in first."""
+    if any(teacher in recipe.teachers_of(domain) for domain in recipe.domains):
+        return "teach"
+    for domain in recipe.domains.values():
+        if domain.judge == teacher.name:
+            return "verify"
+        if domain.rubric is not None and domain.rubric.teacher == teacher.name:
+            return "verify"
+    refiners = [d.refine.teacher for d in recipe.domains.values() if d.refine is not None]
+    return "select" if teacher.name in refiners else "evaluate"
 
 
 def key_of(teacher: str) -> str:
@@ -81,7 +103,7 @@ def misfits(found: Mapping[str, Engine], ram: int) -> Iterator[Misfit]:
         taken = engine.bytes()
         if taken is None or taken <= room:
             continue
-        serve, stage = engine.serve, "evaluate" if key == EVALUATE else "teach"
+        serve, stage = engine.serve, engine.stage
         words = (
             f"{key} takes {taken / GIGA:.1f} GB of RAM with {serve.slots} slots of "
             f"{serve.context:,} tokens; this machine has {room / GIGA:.1f} GB beside the system"
@@ -89,12 +111,12 @@ def misfits(found: Mapping[str, Engine], ram: int) -> Iterator[Misfit]:
         yield Misfit(stage, "memory", taken, room, words, f"{key}: {_nearest(engine, room)}")
 
 
-def _of_file(serve: Serve, file: Path) -> Engine:
+def _of_file(serve: Serve, file: Path, stage: str) -> Engine:
     """Return the engine of a GGUF file; one that is not there yet, or not readable, is unknown."""
     try:
-        return Engine(serve, shape_of(file), file.stat().st_size)
+        return Engine(serve, shape_of(file), file.stat().st_size, stage)
     except (DataError, OSError):
-        return Engine(serve, None, None)
+        return Engine(serve, None, None, stage)
 
 
 def _nearest(engine: Engine, room: int) -> str:

@@ -14,24 +14,20 @@ from cuvee.evaluate.protocol import benchmarks
 from cuvee.plan.asking import evaluate_rows, teach_rows
 from cuvee.plan.assumptions import parse
 from cuvee.plan.budget import budgeted
-from cuvee.plan.case import (
-    Case,
-    answers_a_problem,
-    examples_a_problem,
-    expected_examples,
-    pass_rate,
-    problems_of,
-)
+from cuvee.plan.case import Case, answers_a_problem, problems_of
 from cuvee.plan.engines import EVALUATE, engines
 from cuvee.plan.engines import misfits as engine_misfits
 from cuvee.plan.figures import NOTHING, Figure, total
 from cuvee.plan.machine import Machine
 from cuvee.plan.measured import Measured
+from cuvee.plan.merging import merge_misfits, merge_rows
+from cuvee.plan.prices import is_priced
 from cuvee.plan.rows import Expected, Misfit, Plan, Row
 from cuvee.plan.sizes import size_of
 from cuvee.plan.training import GIGA, Setup, gpu_bytes, set_up, train_rows
 from cuvee.plan.wording import headline, short
-from cuvee.plan.work import merge_rows, problems_rows, release_rows, select_rows, verify_rows
+from cuvee.plan.work import problems_rows, release_rows, select_rows, verify_rows
+from cuvee.plan.yields import examples_a_problem, expected_examples, pass_rate
 from cuvee.recipe import Recipe
 from cuvee.runfolder import STAGES
 
@@ -61,7 +57,7 @@ def estimate(
         name=recipe.name, limit=recipe.limit, rows=tuple(rows), total=whole, left=left,
         headline=headline(whole, setup, _one_gpu(case, whole, setup), expected, left=left),
         spent=measured.spent, expected=expected, budget=budget, misfits=misfits,
-        assumptions=tuple(assumptions.used.values()), notes=_notes(case, rows), machine=machine,
+        assumptions=tuple(assumptions.used.values()), notes=_notes(case), machine=machine,
         measured_in=None if measured.folder is None else str(measured.folder),
     )  # fmt: skip
 
@@ -127,13 +123,13 @@ def _left(case: Case, rows: Sequence[Row]) -> Row:
 
 
 def _hours(rows: Sequence[Row]) -> Figure | None:
-    by_stage: dict[str, list[Row]] = defaultdict(list)
+    turns: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
-        by_stage[row.stage].append(row)
-    return total(_hours_of_stage(stage) for stage in by_stage.values())
+        turns[row.stage, row.turn].append(row)
+    return total(_hours_of_turn(turn) for turn in turns.values())
 
 
-def _hours_of_stage(rows: Sequence[Row]) -> Figure | None:
+def _hours_of_turn(rows: Sequence[Row]) -> Figure | None:
     lanes: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         lanes[row.lane].append(row)
@@ -189,12 +185,13 @@ def _in_words(case: Case, domain: str, examples: Figure | None, target: int | No
 def _misfits(case: Case, rows: Sequence[Row], whole: Row, setup: Setup) -> list[Misfit]:
     found = [] if setup.misfit is None else [setup.misfit]
     here, machine = len(case.machine.gpus), case.machine
-    for stage in ("teach", "train", "evaluate"):
-        most = max((row.gpus for row in rows if row.stage == stage), default=0)
+    for stage in ("teach", "verify", "select", "train", "evaluate"):
+        own = [row for row in rows if row.stage == stage and not row.on_nodes]
+        most = max((row.gpus for row in own), default=0)
         if most > here:
             found.append(Misfit(stage, "gpus", most, here, f"{stage} works on {most} GPU(s), this "
                                 f"machine has {here}", _elsewhere(stage)))  # fmt: skip
-    found += engine_misfits(case.engines, machine.ram)
+    found += [*engine_misfits(case.engines, machine.ram), *merge_misfits(case)]
     needed = total([whole.disk, whole.scratch])
     if needed is not None and needed.value > machine.disk:
         words = (f"the run folder takes about {needed.value / GIGA:,.0f} GB, "
@@ -210,7 +207,7 @@ def _elsewhere(stage: str) -> str:
     return "a machine with as many, or a url: of a server that runs elsewhere"
 
 
-def _notes(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
+def _notes(case: Case) -> tuple[str, ...]:
     notes = list(case.measured.notes)
     unknown = [name for name in case.recipe.domains if problems_of(case, name) is None]
     if unknown:
@@ -223,7 +220,7 @@ def _notes(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
         notes.append(f"memory unknown: the GGUF file of {', '.join(unread)} cannot be read")
     if case.recipe.answers:
         notes.append("what `answers:` holds costs nothing; it is not subtracted here")
-    unpriced = sorted({row.name.partition("/")[2] for row in rows if row.note.startswith("no usd")})
+    unpriced = sorted(t.name for t in case.recipe.teachers if not is_priced(t))
     if unpriced:
         notes.append(f"dollars unknown: no usd_per_mtok of {', '.join(unpriced)}")
     return tuple(notes)

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from cuvee.models.machine import ram
+
 PATIENCE = 10
 """Seconds nvidia-smi may take."""
 
@@ -33,7 +35,7 @@ def this_machine(folder: Path) -> Machine:
         place = place.parent
     return Machine(
         cores=os.cpu_count() or 1,
-        ram=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        ram=ram(),
         disk=shutil.disk_usage(place).free,
         gpus=_gpus(),
     )

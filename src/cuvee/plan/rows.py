@@ -28,8 +28,12 @@ class Row:
     """Bytes of the fullest device while it works."""
     gpus: int = 0
     """Devices it works on; 0: the CPU, or somebody else's."""
+    on_nodes: bool = False
+    """Whether those are other nodes' (`serve.over`), so that this machine needs none."""
     lane: str = ""
     """Rows of a stage with different lanes work side by side."""
+    turn: int = 1
+    """Rows of a stage with a higher turn begin when those before have ended: rounds."""
     tasks: tuple[str, ...] = ()
     """Keys in the manifest."""
     done: bool = False

@@ -73,7 +73,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def _row(row: Row) -> dict[str, Any]:
     found = dataclasses.asdict(row)
-    del found["lane"]
+    del found["lane"], found["turn"], found["on_nodes"]
     found["tasks"] = list(row.tasks)
     return found
 

@@ -7,9 +7,10 @@ launcher does not fit, the nearest that does is sought, and the time is of that 
 
 import dataclasses
 
-from cuvee.plan.case import Case, example_tokens, expected_examples
+from cuvee.plan.case import Case
 from cuvee.plan.figures import NOTHING, Figure, known, measured, total
 from cuvee.plan.rows import Misfit, Row
+from cuvee.plan.yields import example_tokens, examples_of
 from cuvee.recipe import MIXTURE, Train
 from cuvee.train.duration import operations
 from cuvee.train.memory import Device, Memory, estimate
@@ -44,20 +45,6 @@ class Setup:
 def train_rows(case: Case, setup: Setup) -> list[Row]:
     """Return a row for each model that is trained."""
     return [_row(case, name, setup) for name in case.recipe.trained()]
-
-
-def examples_of(case: Case, name: str) -> Figure | None:
-    """Return how many examples a model is trained on; of the mixture those of all domains.
-
-    Where problems are unknown, as many as `select.target` asks; None without one.
-    """
-    if name == MIXTURE:
-        return total(examples_of(case, domain) for domain in case.recipe.domains)
-    target = case.recipe.domains[name].select.target
-    expected = expected_examples(case, name)
-    if expected is None:
-        return None if target is None else Figure(target, 0, target, "assumed")
-    return expected if target is None else expected.at_most(target)
 
 
 def set_up(case: Case) -> Setup:

@@ -1,31 +1,31 @@
-"""Rows of the work of this machine: problems, verify, select, merge, release.
+"""Rows of the work of this machine: problems, verify, select, release.
 
 Hours are what the run folder's tasks took, by the problem or answer, or assumed rates; disk is
-by the size of the model. Not here: what is asked over HTTP, and training.
+by the size of the model. Not here: what is asked over HTTP, training, merging.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
-from cuvee.plan.asking import HOUR, judge_rows
+from cuvee.plan.about import judge_rows, refine_rows, rubric_rows
+from cuvee.plan.asking import HOUR, rounds_asked
 from cuvee.plan.case import Case, answers_a_problem, problems_of, problems_of_benchmark
 from cuvee.plan.figures import Figure, known, measured, total
+from cuvee.plan.merging import OUT_BYTES, hours_of_bytes
 from cuvee.plan.rows import Row
 from cuvee.plan.sizes import gguf_bytes
+from cuvee.plan.yields import all_answers_a_problem
 
 BYTES_A_PROBLEM = 2000
 START_SECONDS = 1.0
 """Of a task, before its first row: what a pilot's seconds do not grow by."""
-MEGA = 1e6
-OUT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 RATES = {
     "math": ("symbolic comparison", (300.0, 50.0, 1500.0)),
     "code": ("tests in a sandbox", (20.0, 2.0, 150.0)),
 }
 PLAIN = ("text comparison", (3000.0, 500.0, 10000.0))
 """Answers checked a second on two cores: why; value, low, high."""
-MERGED_IN = 4
-"""Bytes of a weight as it is merged."""
 
 
 def problems_rows(case: Case) -> list[Row]:
@@ -56,46 +56,33 @@ def _problems(problems: Figure) -> str:
 
 
 def verify_rows(case: Case) -> list[Row]:
-    """Return a row for each domain; a judge's have requests."""
-    judged = {row.name: row for row in judge_rows(case)}
+    """Return a row for each round and domain, and for each that is graded; a judge's ask."""
+    judged = judge_rows(case)
     rows = []
-    for name in case.recipe.domains:
-        if name in judged:
-            rows.append(judged[name])
+    for name, section in case.recipe.domains.items():
+        if section.judge is not None:
+            rows += [row for row in judged if row.name.rpartition("/")[2] == name]
             continue
-        rows.append(_of_answers(case, "verify", name, rate=functools.partial(_checked, case, name)))
-    return rows
+        rate = functools.partial(_checked, case, name)
+        for asked in rounds_asked(case, name):
+            each = answers_a_problem(case, name, in_round=asked.in_round)
+            work = _Work("verify", name, f"verify/{asked.folder}{name}", asked.share.scaled(each))
+            seen = case.measured.selected.get(name)
+            count = seen.answers if seen is not None and asked.in_round == 1 else None
+            rows.append(_of_answers(case, work, count=count, rate=rate))
+    return [*rows, *rubric_rows(case)]
 
 
 def select_rows(case: Case) -> list[Row]:
-    """Return a row for each domain."""
-    return [
-        _of_answers(case, "select", name, rate=lambda: case.assumptions.figure("select_per_second"))
-        for name in case.recipe.domains
-    ]
-
-
-def merge_rows(case: Case) -> list[Row]:
-    """Return the row of the merge: it streams, so memory is a few of the largest tensors."""
-    base, count = case.base, len(case.recipe.domains)
-    out = base.bytes(OUT_BYTES[case.recipe.merge.out_dtype])
-    read = base.bytes(4 * count)
-    memory = None
-    if base.shape is not None:
-        memory = known(MERGED_IN * base.shape.head * (count + 2))
-    seconds = case.measured.seconds("merge/merged")
-    return [
-        Row(
-            "merge",
-            "merged",
-            hours=_hours_of_bytes(case, total([out, read]), seconds),
-            disk=out,
-            memory=memory,
-            tasks=("merge/merged",),
-            note="" if base.shape else base.why,
-            done=case.measured.is_done("merge/merged", case.recipe.limit),
-        )
-    ]
+    """Return a row for each domain, and for each that is refined."""
+    rows = []
+    for name in case.recipe.domains:
+        work = _Work("select", name, f"select/{name}", all_answers_a_problem(case, name))
+        seen = case.measured.selected.get(name)
+        count = None if seen is None else seen.all_answers
+        rate = functools.partial(case.assumptions.figure, "select_per_second")
+        rows.append(_of_answers(case, work, count=count, rate=rate))
+    return [*rows, *refine_rows(case)]
 
 
 def release_rows(case: Case) -> list[Row]:
@@ -106,7 +93,7 @@ def release_rows(case: Case) -> list[Row]:
     for kind in case.recipe.release.gguf:
         file, task = gguf_bytes(case.base, kind), f"release/gguf/{kind}"
         seconds = case.measured.seconds(task)
-        hours = _hours_of_bytes(case, total([merged, file]), seconds)
+        hours = hours_of_bytes(case, total([merged, file]), seconds)
         note = "its parity check is not counted" if case.recipe.release.parity else ""
         done = case.measured.is_done(task, case.recipe.limit)
         rows.append(
@@ -130,13 +117,25 @@ def _checked(case: Case, domain: str) -> Figure:
     return case.assumptions.figure("verify_per_second", verifier, default=default, why=why)
 
 
-def _of_answers(case: Case, stage: str, name: str, *, rate: Callable[[], Figure]) -> Row:
-    problems, task = problems_of(case, name), f"{stage}/{name}"
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What is done to a domain's answers."""
+
+    stage: str
+    domain: str
+    task: str
+    answers: Figure
+    """Of a problem, on average."""
+
+
+def _of_answers(case: Case, work: _Work, *, count: int | None, rate: Callable[[], Figure]) -> Row:
+    """Return the row of a task; `count` answers are what it took its measured seconds for."""
+    stage, task = work.stage, work.task
+    problems, name = problems_of(case, work.domain), task.removeprefix(f"{stage}/")
     if problems is None:
         return Row(stage, name, hours=None, tasks=(task,), note="problems unknown until loaded")
-    answers = problems.scaled(answers_a_problem(case, name))
-    seen = case.measured.selected.get(name)
-    hours = _by_the(case, task, None if seen is None else seen.answers, answers)
+    answers = problems * work.answers
+    hours = _by_the(case, task, count, answers)
     if hours is None:
         hours = (answers / rate()).scaled(1 / HOUR)
     return Row(stage, name, hours=hours, tasks=(task,), note=f"{answers.value:,.0f} answers",
@@ -159,13 +158,3 @@ def _by_the(case: Case, task: str, count: int | None, planned: Figure) -> Figure
     start = min(seconds / 2, START_SECONDS)
     value = start + (seconds - start) * times
     return Figure(value / HOUR, seconds / HOUR, max(most, value) / HOUR, "measured")
-
-
-def _hours_of_bytes(case: Case, size: Figure | None, seconds: float | None) -> Figure | None:
-    """Return the hours of reading and writing files: as measured, which a pilot's size is."""
-    if seconds is not None:
-        return measured(seconds / HOUR)
-    if size is None:
-        return None
-    rate = case.assumptions.figure("disk_mb_per_second").scaled(MEGA)
-    return (size / rate).scaled(1 / HOUR)

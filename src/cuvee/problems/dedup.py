@@ -11,7 +11,10 @@ and of those of 30 tokens and more the question in UTF-8 and what `cuvee.problem
 holds: about 0.9 GB for a million problems of 300 characters, whatever else they carry.
 MinHash and banding find the candidates, which are then compared exactly (n-grams as 64-bit
 hashes), so nothing is dropped by chance; of pairs at exactly 0.9 one in 10,000 is missed.
-Not found: paraphrases, translations, and problems whose variables were renamed.
+What a problem repeats depends on those alone that it shares a bucket or all tokens with,
+directly or through others: so groups of them may be compared apart, and on many machines
+(`cuvee.problems.shard_dedup`). Not found: paraphrases, translations, and problems whose
+variables were renamed.
 """
 
 import dataclasses
@@ -55,7 +58,7 @@ class Repeat:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
+class Kept:
     """What is held of the problems that stayed."""
 
     first: dict[bytes, Original] = dataclasses.field(default_factory=dict)
@@ -74,12 +77,22 @@ def find_repeats(problems: Iterable[Problem]) -> Iterator[Repeat | None]:
     different golds the first stays too: which of the golds is right cannot be told here.
     Where so many problems are alike that not all were looked at, a warning says for how many.
     """
-    kept = _Kept()
+    kept = Kept()
+    yield from find_more(problems, kept)
+    warn_of_cut(kept.buckets.cut)
+
+
+def find_more(problems: Iterable[Problem], kept: Kept) -> Iterator[Repeat | None]:
+    """Yield what `find_repeats` does, after the problems of `kept`; it grows as they come."""
     for batch, wordings in read_in_batches(problems):
         for problem, text in zip(batch, _texts(wordings), strict=True):
             yield _find_repeat(problem, text, kept)
-    if kept.buckets.cut:
-        warn(f"duplicates: {kept.buckets.cut} problems are like more others than were compared")
+
+
+def warn_of_cut(cut: int) -> None:
+    """Say for how many problems not all that are alike were looked at (`Buckets.cut`)."""
+    if cut:
+        warn(f"duplicates: {cut} problems are like more others than were compared")
 
 
 class _Text(NamedTuple):
@@ -99,7 +112,7 @@ def _texts(wordings: Wordings) -> Iterator[_Text]:
     return map(_Text, split(wordings), keys, numbers, signatures(hashes, starts))
 
 
-def _find_repeat(problem: Problem, text: _Text, kept: _Kept) -> Repeat | None:
+def _find_repeat(problem: Problem, text: _Text, kept: Kept) -> Repeat | None:
     """Return what a problem repeats; what repeats nothing is added to `kept`."""
     same = kept.first.get(text.key)
     if same is not None:

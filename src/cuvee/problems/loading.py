@@ -37,13 +37,18 @@ class Scratch:
     """Of the rows dropped in reading."""
 
     @property
+    def path(self) -> Path:
+        """Return the file of the problems."""
+        return self.folder / "problems.parquet"
+
+    @property
     def filtered(self) -> int:
         """Return how many rows `where` left out."""
         return sum(record["filtered"] for record in self.records)
 
     def problems(self) -> Iterator[Problem]:
         """Yield the problems, in the order of the sources."""
-        return iter_rows(self.folder / "problems.parquet", Problem)
+        return iter_rows(self.path, Problem)
 
     def dropped(self) -> Iterator[Dropped]:
         """Yield the rows dropped in reading."""

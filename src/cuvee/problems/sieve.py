@@ -3,17 +3,21 @@
 Each function takes problems one by one and yields those that stay, in order; the others go
 to `drop` as rows with their reasons, which begin with the place in the source. However many
 problems there are, only a chunk of them is held at once. Not here: how a repeat or an overlap
-is found (`cuvee.problems.dedup`, `decontaminate`), how a gold is checked (`cuvee.verify`).
+is found (`cuvee.problems.dedup`, `decontaminate`), how a gold is checked (`cuvee.verify`), and
+on which machine (`cuvee.problems.clustered`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from cuvee.problems import decontaminate, dedup
+from cuvee.problems import dedup
+from cuvee.problems.decontaminate import Overlap
 from cuvee.progress import Tick
-from cuvee.recipe import Recipe
+from cuvee.recipe import Verify
 from cuvee.records import Dropped, Problem, Verdict
 from cuvee.verify.check import check_gold_pairs, dress
 from cuvee.verify.sandbox import require
+from cuvee.workers.chunks import in_chunks
 
 Drop = Callable[[Dropped], None]
 
@@ -21,8 +25,22 @@ CHUNK_ROWS = 2048
 CHUNK_CHARACTERS = 32 * 2**20
 """Golds are checked by chunks; one ends with the problem that exceeds either."""
 
+
+class Fault(NamedTuple):
+    """Why a problem is left out."""
+
+    reason: str
+    detail: str
+
+
 UNCHECKED = ("no_gold", "no_verifier", "no_judge")
 """Reasons of `not_checked` that say nothing against a problem; judges cost tokens."""
+
+NOTHING_TO_CHECK = Fault("", "")
+"""Of a problem that stays although nothing was checked."""
+
+GoldCheck = Callable[[Sequence[Problem], Tick], Sequence[Fault | None]]
+"""What is wrong with each problem's gold: None for nothing, or `NOTHING_TO_CHECK`."""
 
 
 def without_copies(problems: Iterable[Problem], *, drop: Drop) -> Iterator[Problem]:
@@ -48,11 +66,10 @@ def without_repeats(
 
 
 def without_overlaps(
-    problems: Iterable[Problem], benchmarks: Mapping[str, Sequence[Problem]], *, drop: Drop
+    problems: Iterable[tuple[Problem, Overlap | Fault | None]], *, drop: Drop
 ) -> Iterator[Problem]:
-    """Leave out what overlaps a benchmark's question."""
-    index = decontaminate.build_index(benchmarks)
-    for problem, overlap in decontaminate.find_overlaps(problems, index):
+    """Leave out what overlaps a benchmark's question; each problem comes with what was found."""
+    for problem, overlap in problems:
         if overlap is None:
             yield problem
         else:
@@ -61,7 +78,7 @@ def without_overlaps(
 
 def with_sound_golds(
     problems: Iterable[Problem],
-    recipe: Recipe,
+    check: GoldCheck,
     *,
     drop: Drop,
     unchecked: Callable[[Problem], None],
@@ -69,42 +86,45 @@ def with_sound_golds(
 ) -> Iterator[Problem]:
     """Leave out problems whose gold is wrong by their own verifier, or cannot be checked.
 
-    Those that have nothing to check stay and go to `unchecked` too. Raises RecipeError where
-    there is code to run and no sandbox to run it in.
+    Those that have nothing to check stay and go to `unchecked` too. Raises what `check` does.
     """
-    for chunk in _chunks(problems):
-        if any(problem.verifier == "code" for problem in chunk):
-            require(recipe.sandbox)
-        pairs = [(dress(problem), problem) for problem in chunk]
-        verdicts = check_gold_pairs(pairs, limits=recipe.verify, sandbox=recipe.sandbox, tick=tick)
-        for problem, verdict in zip(chunk, verdicts, strict=True):
-            if verdict.verdict == "correct":
-                yield problem
-            elif verdict.verdict == "not_checked" and verdict.reason in UNCHECKED:
+    for chunk in in_chunks(problems, _length, rows=CHUNK_ROWS, characters=CHUNK_CHARACTERS):
+        for problem, fault in zip(chunk, check(chunk, tick), strict=True):
+            if fault == NOTHING_TO_CHECK:
                 unchecked(problem)
-                yield problem
-            else:
-                drop(_failed(problem, verdict))
+            elif fault is not None:
+                drop(_dropped(problem, fault.reason, fault.detail))
+                continue
+            yield problem
 
 
-def _chunks(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
-    chunk: list[Problem] = []
-    characters = 0
-    for problem in problems:
-        chunk.append(problem)
-        characters += len(problem.question) + len(problem.gold or "") + len(problem.tests or "")
-        if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+def check_golds(
+    problems: Sequence[Problem], tick: Tick, *, limits: Verify, sandbox: str
+) -> list[Fault | None]:
+    """Return what is wrong with each problem's gold by its own verifier (`GoldCheck`).
+
+    Raises RecipeError where there is code to run and no sandbox to run it in.
+    """
+    if any(problem.verifier == "code" for problem in problems):
+        require(sandbox)
+    pairs = [(dress(problem), problem) for problem in problems]
+    verdicts = check_gold_pairs(pairs, limits=limits, sandbox=sandbox, tick=tick)
+    return list(map(_fault, problems, verdicts))
 
 
-def _failed(problem: Problem, verdict: Verdict) -> Dropped:
+def _length(problem: Problem) -> int:
+    return len(problem.question) + len(problem.gold or "") + len(problem.tests or "")
+
+
+def _fault(problem: Problem, verdict: Verdict) -> Fault | None:
+    if verdict.verdict == "correct":
+        return None
     cannot = verdict.verdict == "not_checked"
+    if cannot and verdict.reason in UNCHECKED:
+        return NOTHING_TO_CHECK
     told = [verdict.verdict, verdict.reason, verdict.detail, (problem.gold or "")[:200]]
     detail = ": ".join(part for part in told if part)
-    return _dropped(problem, "gold_not_checkable" if cannot else "gold_not_verified", detail)
+    return Fault("gold_not_checkable" if cannot else "gold_not_verified", detail)
 
 
 def _dropped(problem: Problem, reason: str, detail: str) -> Dropped:

@@ -140,12 +140,32 @@ Arrays = tuple[Bytes, Hashes, Links, Links]
 
 
 @kernel
-def _slot(signature: Bytes, band: int, key: np.uint64, slots: int) -> np.int64:
-    """Return the place in `heads` of a band of a signature."""
+def _bucket(signature: Bytes, band: int, key: np.uint64) -> np.uint64:
+    """Return the hash of a bucket: of a band of a signature, and of the key."""
     value = np.uint64(band)
     for position in range(band * ROWS, band * ROWS + ROWS):
         value = (value << np.uint64(8)) ^ (value >> np.uint64(56)) ^ np.uint64(signature[position])
-    return np.int64(mixed(mixed(value) ^ key) & np.uint64(slots - 1))
+    return mixed(mixed(value) ^ key)
+
+
+@kernel
+def _slot(signature: Bytes, band: int, key: np.uint64, slots: int) -> np.int64:
+    """Return the place in `heads` of a band of a signature."""
+    return np.int64(_bucket(signature, band, key) & np.uint64(slots - 1))
+
+
+@kernel
+def bucket_hashes(found: Bytes, keys: Hashes) -> Hashes:
+    """Return the hashes of the buckets of each text, [texts, 16].
+
+    `found`: signatures, [texts, 128]; `keys`: [texts]. Two texts in one bucket have a hash in
+    common; others have one by chance.
+    """
+    hashes = np.empty((len(keys), BANDS), dtype=np.uint64)
+    for text in range(len(keys)):
+        for band in range(BANDS):
+            hashes[text, band] = _bucket(found[text], band, keys[text])
+    return hashes
 
 
 @kernel
@@ -168,6 +188,14 @@ def _in_common(left: Bytes, right: Bytes) -> int:
 
 
 @kernel
+def _same_band(left: Bytes, right: Bytes, band: int) -> bool:
+    same = True
+    for value in range(band * ROWS, band * ROWS + ROWS):
+        same = same and left[value] == right[value]
+    return same
+
+
+@kernel
 def _insert(found: Counts, counts: Counts, row: int, common: int) -> None:
     """Keep the rows with the highest counts, highest first; of equal ones the first found."""
     for known in found:
@@ -184,7 +212,7 @@ def _insert(found: Counts, counts: Counts, row: int, common: int) -> None:
 
 @kernel
 def _look(arrays: Arrays, signature: Bytes, key: np.uint64) -> tuple[Counts, bool]:
-    """Return the rows most alike (-1: none), and whether a chain was left before its end."""
+    """Return the rows most alike (-1: none), and whether a bucket was left before its end."""
     rows, keys, links, heads = arrays
     found = np.full(MOST, _END, dtype=np.int64)
     counts = np.zeros(MOST, dtype=np.int64)
@@ -192,13 +220,17 @@ def _look(arrays: Arrays, signature: Bytes, key: np.uint64) -> tuple[Counts, boo
     for band in range(BANDS):
         place = heads[_slot(signature, band, key, len(heads))]
         steps = 0
-        while place != _END and steps < DEEPEST:
+        while place != _END:
             row = place // BANDS
-            if keys[row] == key:
+            # A chain holds other buckets too, by chance: they are passed by, and not counted.
+            own = place % BANDS == band and keys[row] == key
+            if own and _same_band(signature, rows[row], band):
+                if steps == DEEPEST:
+                    cut = True
+                    break
+                steps += 1
                 common = _in_common(signature, rows[row])
                 if common >= LEAST:
                     _insert(found, counts, row, common)
             place = links[row, place % BANDS]
-            steps += 1
-        cut = cut or place != _END
     return found, cut

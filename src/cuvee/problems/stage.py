@@ -7,7 +7,9 @@ duplicates, compared with all benchmarks of the recipe, and each gold is checked
 verifier that will check the answers. Benchmarks are loaded first, as they are published:
 only a second copy of a row and golds that fail their own verifier are left out, with a
 warning and a row in `dropped/benchmarks/`. Problems go from file to file: what is held at
-once does not grow with their number, but for what finding repeats takes.
+once does not grow with their number, but for what finding repeats takes. With `workers: ray`
+what is to be left out is found on the cluster first (`cuvee.problems.clustered`); then the same
+files are written here, in the same order.
 
 A gold that is found wrong drops its problem (`gold_not_verified`), and so does one that
 cannot be checked at all, under its own reason (`gold_not_checkable`): no answer to it could
@@ -16,6 +18,7 @@ be checked either. A code problem without a reference program stays and is count
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,44 +27,50 @@ from typing import Any
 
 from cuvee.atomic import remove
 from cuvee.errors import DataError
-from cuvee.problems import dedup, sieve, spool
+from cuvee.problems import sieve, sift, spool
 from cuvee.problems.benchmarks import ResolvedBenchmark, asked, resolve_benchmark
 from cuvee.problems.loading import Scratch, load_all, write_records
-from cuvee.problems.sieve import Drop
+from cuvee.problems.sift import Sieve
 from cuvee.problems.sources import Asked, local_inputs
 from cuvee.progress import bar, say, warn
-from cuvee.recipe import Domain, Recipe, Source
+from cuvee.recipe import Recipe, Source
 from cuvee.records import (
     Dropped,
     Problem,
     Trace,
     content_hash,
     iter_rows,
-    read_rows,
     write_rows,
 )
 from cuvee.runfolder import Run, Task
-
-Sieve = Callable[[Scratch, Drop], Iterator[Problem]]
-"""What problems stay of those that were read."""
+from cuvee.verify.clustered import opened
 
 
 def tasks(run: Run, resources: contextlib.ExitStack) -> list[Task]:
     """Return the tasks: every benchmark, then every domain, which is compared with them.
 
-    `resources` is not used: nothing stays open. Raises RecipeError for a benchmark that
-    cannot be resolved.
+    `resources` closes the Ray cluster that the first of them opens, with `workers: ray`.
+    Raises RecipeError for a benchmark that cannot be resolved.
     """
     recipe = run.recipe
     declared = recipe.evaluate.benchmarks.items()
     resolved = [resolve_benchmark(name, entry, recipe) for name, entry in declared]
+    verifiers = {benchmark.verifier for benchmark in resolved}
+    verifiers |= {domain.verifier for domain in recipe.domains.values()}
+    connect = functools.cache(functools.partial(_connect, recipe, verifiers, resources))
     return [
-        *(_benchmark_task(run, benchmark) for benchmark in resolved),
-        *(_domain_task(run, name, domain, resolved) for name, domain in recipe.domains.items()),
+        *(_benchmark_task(run, benchmark, connect) for benchmark in resolved),
+        *(_domain_task(run, name, held_out=resolved, connect=connect) for name in recipe.domains),
     ]
 
 
-def _benchmark_task(run: Run, benchmark: ResolvedBenchmark) -> Task:
+def _connect(recipe: Recipe, verifiers: set[str], resources: contextlib.ExitStack) -> None:
+    """Open the cluster and check its nodes."""
+    sandbox = recipe.sandbox if "code" in verifiers else None
+    resources.enter_context(opened(recipe.address, sandbox=sandbox))
+
+
+def _benchmark_task(run: Run, benchmark: ResolvedBenchmark, connect: Callable[[], None]) -> Task:
     name = f"benchmarks/{benchmark.name}"
     return Task(
         stage="problems",
@@ -78,18 +87,19 @@ def _benchmark_task(run: Run, benchmark: ResolvedBenchmark) -> Task:
             "prompt": benchmark.prompt,
             **_checking(run.recipe, benchmark.verifier),
         },
-        work=lambda: _make_benchmark(run, benchmark),
+        work=lambda: _make_benchmark(run, benchmark, connect),
     )
 
 
 def _domain_task(
-    run: Run, name: str, domain: Domain, benchmarks: Sequence[ResolvedBenchmark]
+    run: Run, name: str, *, held_out: Sequence[ResolvedBenchmark], connect: Callable[[], None]
 ) -> Task:
-    held_out = {benchmark.name: run.benchmark(benchmark.name) for benchmark in benchmarks}
+    domain = run.recipe.domains[name]
+    benchmarks = {benchmark.name: run.benchmark(benchmark.name) for benchmark in held_out}
     return Task(
         stage="problems",
         name=name,
-        inputs=(*_source_files(domain.problems), *held_out.values()),
+        inputs=(*_source_files(domain.problems), *benchmarks.values()),
         outputs=(
             run.problems(name),
             run.dropped("problems", name),
@@ -99,11 +109,11 @@ def _domain_task(
         settings={
             "sources": [source.model_dump(mode="json") for source in domain.problems],
             "prompt": domain.prompt,
-            "benchmarks": sorted(held_out),
+            "benchmarks": sorted(benchmarks),
             "without_gold": domain.select.agreement is not None,
             **_checking(run.recipe, domain.verifier),
         },
-        work=lambda: _make_domain(run, name, held_out),
+        work=lambda: _make_domain(run, name, benchmarks, connect),
     )
 
 
@@ -122,18 +132,17 @@ def _source_files(wanted: Sequence[Source]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(path for source in wanted for path in local_inputs(source)))
 
 
-def _make_benchmark(run: Run, benchmark: ResolvedBenchmark) -> Mapping[str, Any]:
+def _make_benchmark(
+    run: Run, benchmark: ResolvedBenchmark, connect: Callable[[], None]
+) -> Mapping[str, Any]:
     name = f"benchmarks/{benchmark.name}"
     left_out = run.dropped("problems", name)
-
-    def keep(scratch: Scratch, drop: Drop) -> Iterator[Problem]:
-        return sieve.without_copies(scratch.problems(), drop=drop)
-
     with _scratch(run.benchmark(benchmark.name)) as folder:
         scratch = load_all(
             [benchmark.source], asked(benchmark), limit=run.recipe.limit, folder=folder
         )
-        made = _sift(run, scratch, keep, kept=run.benchmark(benchmark.name), left_out=left_out)
+        sieved = sift.of_benchmark(run.recipe, scratch, label=benchmark.name, connect=connect)
+        made = _sift(scratch, sieved, kept=run.benchmark(benchmark.name), left_out=left_out)
     write_records(run.sources(name), scratch.records)
     if lost := made.reasons - Counter(exact_duplicate=made.reasons["exact_duplicate"]):
         why = f"benchmark {benchmark.name}: {_told(lost)} left out"
@@ -141,21 +150,17 @@ def _make_benchmark(run: Run, benchmark: ResolvedBenchmark) -> Mapping[str, Any]
     return made.counts()
 
 
-def _make_domain(run: Run, name: str, held_out: Mapping[str, Path]) -> Mapping[str, Any]:
+def _make_domain(
+    run: Run, name: str, benchmarks: Mapping[str, Path], connect: Callable[[], None]
+) -> Mapping[str, Any]:
     domain = run.recipe.domains[name]
     how = Asked(name, domain.verifier, domain.ask, without_gold=domain.select.agreement is not None)
-
-    def keep(scratch: Scratch, drop: Drop) -> Iterator[Problem]:
-        benchmarks = {b: read_rows(path, Problem) for b, path in held_out.items()}
-        repeats = dedup.find_repeats(scratch.problems())
-        new = sieve.without_repeats(scratch.problems(), repeats, drop=drop)
-        return sieve.without_overlaps(new, benchmarks, drop=drop)
-
     with _scratch(run.problems(name)) as folder:
         scratch = load_all(domain.problems, how, limit=run.recipe.limit, folder=folder)
         say(f"  {name}: {scratch.count} problems read from {len(scratch.records)} sources")
+        sieved = sift.of_domain(run.recipe, scratch, benchmarks, label=name, connect=connect)
         left_out = run.dropped("problems", name)
-        made = _sift(run, scratch, keep, kept=run.problems(name), left_out=left_out)
+        made = _sift(scratch, sieved, kept=run.problems(name), left_out=left_out)
         traces = _write_traces(run, name, scratch)
     write_records(run.sources(name), scratch.records)
     return {**made.counts(), **traces}
@@ -192,7 +197,7 @@ class _Made:
         }
 
 
-def _sift(run: Run, scratch: Scratch, keep: Sieve, *, kept: Path, left_out: Path) -> _Made:
+def _sift(scratch: Scratch, sieved: Sieve, *, kept: Path, left_out: Path) -> _Made:
     """Write what stays and what does not. Raises DataError where no problem is left."""
     aside = scratch.folder / "sifted"
     reasons, unchecked = scratch.reasons.copy(), Counter[str]()
@@ -210,8 +215,8 @@ def _sift(run: Run, scratch: Scratch, keep: Sieve, *, kept: Path, left_out: Path
             tick(1)
 
         sound = sieve.with_sound_golds(
-            keep(scratch, drop_early),
-            run.recipe,
+            sieved.keep(drop_early),
+            sieved.check,
             drop=drop,
             unchecked=lambda problem: unchecked.update([problem.verifier]),
             tick=tick,

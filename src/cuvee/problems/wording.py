@@ -25,6 +25,7 @@ import numpy as np
 from cuvee.problems import word_kernels as kernels
 from cuvee.problems.word_kernels import Bytes, Counts, Hashes
 from cuvee.records import Problem
+from cuvee.workers.chunks import in_chunks
 
 UNICODE = 0x110000
 LETTERS = 0x40000
@@ -194,16 +195,17 @@ def read_in_batches(problems: Iterable[Problem]) -> Iterator[tuple[list[Problem]
 
     A batch is at most `BATCH_TEXTS` problems, and ends where `BATCH_CHARACTERS` are reached.
     """
-    batch: list[Problem] = []
-    characters = 0
-    for problem in problems:
-        batch.append(problem)
-        characters += len(problem.question)
-        if len(batch) == BATCH_TEXTS or characters >= BATCH_CHARACTERS:
-            yield batch, read_wordings([problem.question for problem in batch])
-            batch, characters = [], 0
-    if batch:
+    for batch in in_batches(problems):
         yield batch, read_wordings([problem.question for problem in batch])
+
+
+def in_batches(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
+    """Yield problems in the batches of `read_in_batches`."""
+    return in_chunks(problems, _length, rows=BATCH_TEXTS, characters=BATCH_CHARACTERS)
+
+
+def _length(problem: Problem) -> int:
+    return len(problem.question)
 
 
 @cache

@@ -1,7 +1,7 @@
 """`workers:` and `address:`: what maps functions over rows, and where a cluster is reached.
 
-Data only: no cluster is opened here. Which stages are mapped is `ON_RAY`; the others say by
-themselves that they stay on this machine.
+Data only: no cluster is opened here. Which stages are mapped is `ON_RAY`; the others do not go
+through rows in processes, and are the same with either.
 """
 
 from typing import Literal
@@ -9,10 +9,8 @@ from typing import Literal
 Workers = Literal["pool", "ray"]
 """`pool`: processes of this machine; `ray`: those of a Ray cluster."""
 
-ON_RAY = ("verify",)
+ON_RAY = ("problems", "verify", "select", "evaluate")
 """The stages that `workers: ray` maps over a cluster."""
-ON_THIS_MACHINE = ("problems", "select", "evaluate")
-"""The stages that go through rows too, and do not honour `workers: ray` yet."""
 
 
 def refused_address(workers: str, address: str | None) -> str:

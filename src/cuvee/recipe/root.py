@@ -1,7 +1,7 @@
 """The recipe as a whole: the sections, and the checks that span several of them."""
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,8 @@ from cuvee.recipe.cluster import Workers, refused_address
 from cuvee.recipe.domains import Domain, SandboxName
 from cuvee.recipe.evaluation import Benchmark, Evaluate
 from cuvee.recipe.release import Release
-from cuvee.recipe.rounds import Rounds
+from cuvee.recipe.rounds import Rounds, refused_rounds
+from cuvee.recipe.serving import addressed
 from cuvee.recipe.teachers import Teacher
 from cuvee.recipe.training import Merge, Train
 
@@ -130,10 +131,17 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _served_there(cls, data: Any) -> Any:
+        return addressed(data)
+
     @model_validator(mode="after")
     def _cluster(self) -> Self:
-        if why := refused_address(self.workers, self.address):
-            raise ValueError(why)
+        served = [self.evaluate.serve, *(t.serve for t in self.teachers if t.serve is not None)]
+        on_ray = self.workers == "ray" or any(serve.over == "ray" for serve in served)
+        if why := refused_address("ray" if on_ray else self.workers, self.address):
+            raise ValueError(f"{why} or serve: {{over: ray}}" if not on_ray else why)
         return self
 
     @model_validator(mode="after")
@@ -216,6 +224,14 @@ class Recipe(Section):
             raise ValueError(
                 f"budget.usd needs the price (usd_per_mtok: {{input, output}}) of {unpriced}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds(self) -> Self:
+        if self.rounds is None:
+            return self
+        if why := refused_rounds(self.rounds, self.domains, self.teachers):
+            raise ValueError(why)
         return self
 
     def teachers_of(self, domain: str) -> list[Teacher]:

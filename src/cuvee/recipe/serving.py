@@ -1,17 +1,19 @@
 """`serve:`: an engine that cuvee starts for a model and stops again; and sampling."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cuvee.recipe.base import Section
+from cuvee.recipe.cluster import refused_address
 
 ONE_ENGINE_ALONE: dict[str, str] = {
     "command": "vllm",
-    "devices": "vllm",
     "args": "vllm",
     "threads": "llama.cpp",
+    "gpus": "llama.cpp",
 }
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 """Flags of vLLM that multiply the GPUs one replica needs."""
@@ -44,11 +46,20 @@ class Serve(Section):
     command: str | None = None
     """vLLM's executable, e.g. `/opt/vllm/bin/vllm`."""
     devices: list[int] = Field(default_factory=list)
-    """GPU numbers (vLLM); empty leaves CUDA_VISIBLE_DEVICES alone."""
+    """GPU numbers of this machine; empty leaves CUDA_VISIBLE_DEVICES alone. Replicas of
+    llama.cpp have the same number each: 0 and 1 for the first of two, 2 and 3 for the second."""
     replicas: int = Field(default=1, ge=1)
-    """Copies of the model behind one URL, on this machine. Of llama.cpp as many processes and
-    a balancer; of vLLM its `data_parallel_size`, each copy with `tensor_parallel_size` x
+    """Copies of the model behind one URL. Of llama.cpp as many processes and a balancer; of
+    vLLM on this machine its `data_parallel_size`, each copy with `tensor_parallel_size` x
     `pipeline_parallel_size` of the devices."""
+    over: Literal["ray"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """`ray`: each replica, of vLLM too, is an engine of its own on a node of a Ray cluster that
+    has room for it; None: all on this machine."""
+    address: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of that cluster, `host:port` or `auto`; None: the recipe's `address`, else RAY_ADDRESS,
+    else a Ray of this machine."""
+    gpus: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+    """GPUs of each replica of llama.cpp over Ray; None: none. vLLM's follow from its `args`."""
     start_timeout: float = Field(default=300, gt=0)
     """Seconds until the engine must answer its health check."""
     args: dict[str, Any] = Field(default_factory=dict)
@@ -66,15 +77,46 @@ class Serve(Section):
     def _devices(self) -> Self:
         if len(set(self.devices)) < len(self.devices) or min(self.devices, default=0) < 0:
             raise ValueError(f"devices are GPU numbers >= 0, each once; got {self.devices}")
-        flags = {key.replace("-", "_"): value for key, value in self.args.items()}
-        sizes = {key: flags[key] for key in PARALLEL if isinstance(flags.get(key), int)}
-        needed = self.replicas * math.prod(sizes.values())
+        if self.engine == "llama.cpp":
+            if len(self.devices) % self.replicas:
+                raise ValueError(
+                    f"devices: {self.replicas} replicas of llama.cpp have GPUs of their own, the "
+                    f"same number each; {self.devices} cannot be shared out so"
+                )
+            return self
+        needed = self.replicas * self.gpus_each()
         if self.devices and needed > len(self.devices):
             raise ValueError(
-                f"devices: {self.replicas} replica(s) with {sizes} need {needed} GPUs, "
+                f"devices: {self.replicas} replica(s) with {self._sizes()} need {needed} GPUs, "
                 f"got {self.devices}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _over(self) -> Self:
+        if self.over is None:
+            for key in ("address", "gpus"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: only with over: ray")
+            return self
+        if self.devices:
+            raise ValueError(
+                f"devices {self.devices}: not with over: ray, which chooses the GPUs; say how "
+                "many each replica has: gpus (llama.cpp), args.tensor_parallel_size (vllm)"
+            )
+        if self.engine == "llama.cpp" and self.threads is None:
+            raise ValueError("over: ray needs threads: the CPUs that each replica takes of a node")
+        if why := refused_address("ray", self.address):
+            raise ValueError(why)
+        return self
+
+    def gpus_each(self) -> int:
+        """Return how many GPUs a replica needs; of llama.cpp on this machine it is not said: 0."""
+        return self.gpus or 0 if self.engine == "llama.cpp" else math.prod(self._sizes().values())
+
+    def _sizes(self) -> dict[str, int]:
+        flags = {key.replace("-", "_"): value for key, value in self.args.items()}
+        return {key: flags[key] for key in PARALLEL if isinstance(flags.get(key), int)}
 
 
 class Sampling(Section):
@@ -83,3 +125,22 @@ class Sampling(Section):
     temperature: float = Field(default=0.6, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_tokens: int = Field(default=32768, ge=1)
+
+
+def addressed(data: Any) -> Any:
+    """Return a recipe's mapping with its `address` in each `serve` over Ray that has none."""
+    if not isinstance(data, Mapping) or data.get("address") is None:
+        return data
+    found = {**data}
+    if isinstance(teachers := data.get("teachers"), list):
+        found["teachers"] = [_with_address(teacher, data["address"]) for teacher in teachers]
+    if "evaluate" in data:
+        found["evaluate"] = _with_address(data["evaluate"], data["address"])
+    return found
+
+
+def _with_address(section: Any, address: Any) -> Any:
+    serve = section.get("serve") if isinstance(section, Mapping) else None
+    if not isinstance(serve, Mapping) or serve.get("over") is None:
+        return section
+    return {**section, "serve": {"address": address, **serve}}

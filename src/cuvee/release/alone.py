@@ -24,7 +24,8 @@ from cuvee.recipe import Parity as ParitySpec
 from cuvee.recipe import Quantization
 from cuvee.records import Parity, content_hash, read_rows
 from cuvee.release.exports import unlike, write_parity
-from cuvee.release.parity import Text, check_parity, read_text, shipped_text
+from cuvee.release.parity import Text, read_text, shipped_text
+from cuvee.release.parity.check import check_parity
 
 TABLE = "parity.parquet"
 NOTES = "parity.source.json"

@@ -13,7 +13,6 @@ from cuvee.atomic import write_text
 from cuvee.errors import DataError
 from cuvee.fit.serving import serving_memory
 from cuvee.models.files import is_hub_id
-from cuvee.models.gguf_write import About, write_gguf
 from cuvee.models.shape import shape_of
 from cuvee.progress import warn
 from cuvee.records import Parity, Score, Trace, iter_rows, read_rows, write_rows
@@ -28,7 +27,7 @@ from cuvee.release.exports import (
     write_export,
     write_parity,
 )
-from cuvee.release.parity import Text, check_parity, read_text, shipped_text
+from cuvee.release.parity import Text, read_text, shipped_text
 from cuvee.release.recommended import recommended
 from cuvee.runfolder import Run, Task
 from cuvee.serve.facts import serving_facts
@@ -68,6 +67,8 @@ def _gguf(run: Run, quantization: str) -> Task:
     out, record = gguf_file(run, quantization), export_file(run, quantization)
 
     def work() -> Mapping[str, Any]:
+        from cuvee.models.gguf_write import About, write_gguf  # loads torch
+
         out.parent.mkdir(parents=True, exist_ok=True)
         bases = (run.recipe.base,) if is_hub_id(run.recipe.base) else ()
         about = About(name=run.recipe.name, base_models=bases)
@@ -104,6 +105,8 @@ def _parity(run: Run, quantization: str) -> Task:
     file, out = gguf_file(run, quantization), parity_file(run, quantization)
 
     def work() -> Mapping[str, Any]:
+        from cuvee.release.parity.check import check_parity  # loads torch
+
         row = check_parity(
             run.merged(),
             file,

@@ -11,6 +11,9 @@ from cuvee.lineage.preflight import Preflight
 from cuvee.recipe import Recipe
 from cuvee.records import Comparison, Score, Trace, Verdict
 from cuvee.release.exports import Export
+from cuvee.release.graded import GradedDomain
+from cuvee.release.refined import RefinedCount
+from cuvee.release.rounds import RoundRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +234,12 @@ class Facts:
     exports: tuple[Export, ...]
     """The recipe's GGUF files, in its order."""
     samples: tuple[Sample, ...]
+    refined: tuple[RefinedCount, ...]
+    """Of the domains that are refined, as the next: where none is, it is empty."""
+    graded: tuple[GradedDomain, ...]
+    """Of those that have a rubric."""
+    rounds: Mapping[str, tuple[RoundRow, ...]]
+    """Domain -> the rounds that were begun; empty without `rounds`."""
     tasks: tuple[TaskTime, ...]
     """By stage, in the order they began; the tasks of `release` itself are not among them."""
     versions: Mapping[str, str]

@@ -23,8 +23,11 @@ from cuvee.records import (
 )
 from cuvee.release.exports import read_exports
 from cuvee.release.facts import Facts, FaultCount, Funnel, Sample, TaskTime, TeacherCount
+from cuvee.release.graded import Traced, count_graded
 from cuvee.release.logs import merge_statistics, read_adopted, read_training
 from cuvee.release.published import read_published
+from cuvee.release.refined import count_refined
+from cuvee.release.rounds import round_rows
 from cuvee.release.scored import read_pairings, read_scores
 from cuvee.runfolder import STAGES, Run, read_manifest
 
@@ -88,10 +91,17 @@ def gather(run: Run) -> Facts:
         training=training,
         adopted=read_adopted(merge_statistics(run)),
         exports=read_exports(run),
+        refined=tuple(count_refined(run)),
+        graded=tuple(count_graded(run, {d: _traced(fates[d]) for d in domains})),
+        rounds=round_rows(run),
         samples=tuple(s for domain in domains for s in _samples(run, domain, fates[domain])),
         tasks=_tasks(run),
         versions=_versions(run),
     )
+
+
+def _traced(fates: Iterable[_Fate]) -> dict[str, Traced]:
+    return {fate.id: Traced(fate.teacher, fate.dropped) for fate in fates}
 
 
 def _fates(run: Run, domain: str, preflight: Preflight) -> Iterator[_Fate]:

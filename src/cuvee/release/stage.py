@@ -16,6 +16,7 @@ from typing import Any
 from cuvee.atomic import write_text
 from cuvee.lineage.card_facts import card_facts, card_files
 from cuvee.lineage.data_card import render_data_card
+from cuvee.lineage.shelves import domain_shelf
 from cuvee.release.card import render_card
 from cuvee.release.export_tasks import export_files, export_tasks
 from cuvee.release.gather import gather, kind_of, model_of
@@ -23,6 +24,7 @@ from cuvee.release.logs import merge_statistics, training_files
 from cuvee.release.published import read_published
 from cuvee.release.recommended import recommended
 from cuvee.release.report import render_report
+from cuvee.release.rounds import round_files
 from cuvee.release.scored import scored_files
 from cuvee.runfolder import Run, Task
 from cuvee.serve.facts import serving_facts
@@ -63,6 +65,7 @@ def _card(run: Run) -> Task:
     # Of `evaluate` it says what stands in the scores' own protocols, which are inputs.
     parts = ("name", "base", "limit", "domains", "train", "baseline", "merge")
     settings = {part: recipe[part] for part in parts} | {"published": _published(run)}
+    settings |= _rounds(recipe)
     settings["release"] = {"gguf": recipe["release"]["gguf"], "compared": _is_compared(run)}
     settings["teachers"] = [
         {"name": t.name, "kind": kind_of(t), "model": model_of(t), "terms": t.terms,
@@ -83,6 +86,7 @@ def _data_card(run: Run) -> Task:
 
     recipe = run.recipe.model_dump(mode="json")
     settings = {part: recipe[part] for part in ("name", "base", "seed", "limit", "domains")}
+    settings |= _rounds(recipe)
     settings["benchmarks"] = recipe["evaluate"]["benchmarks"]
     teachers = ("name", "model", "terms", "domains")
     settings["teachers"] = [
@@ -99,9 +103,17 @@ def _sources(run: Run) -> tuple[Path, ...]:
         paths += [run.problems(domain), run.dropped("problems", domain)]
         paths += [*run.trace_files(domain), *run.verdict_files(domain)]
         paths += [run.examples(domain), run.dropped("select", domain)]
+        shelf = domain_shelf(run, domain)
+        paths += [path for path in (shelf.grades, shelf.refined) if path is not None]
+        paths += round_files(run, domain)
     for model in run.recipe.trained():
         paths += training_files(run, model)
     return (*paths, *scored_files(run), merge_statistics(run), *export_files(run))
+
+
+def _rounds(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe's rounds as a setting; nothing where it has none."""
+    return {part: recipe[part] for part in ("rounds",) if part in recipe}
 
 
 def _is_compared(run: Run) -> bool:

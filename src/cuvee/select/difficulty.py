@@ -43,10 +43,14 @@ def tally(verdicts: Iterable[Verdict]) -> dict[str, Tally]:
     right: Counter[str] = Counter()
     checked: dict[str, int] = {}
     for verdict in verdicts:
-        counts = verdict.verdict != "not_checked" and verdict.reason != "request_failed"
-        checked[verdict.problem_id] = checked.get(verdict.problem_id, 0) + counts
+        checked[verdict.problem_id] = checked.get(verdict.problem_id, 0) + is_checked(verdict)
         right[verdict.problem_id] += verdict.verdict == "correct"
     return {problem: Tally(right[problem], count) for problem, count in checked.items()}
+
+
+def is_checked(verdict: Verdict) -> bool:
+    """Return whether a trace counts for the pass rate: answered and judged."""
+    return verdict.verdict != "not_checked" and verdict.reason != "request_failed"
 
 
 def off_pass_rate(found: Tally, *, window: tuple[float, float]) -> Objection | None:

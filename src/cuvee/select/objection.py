@@ -8,6 +8,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
     "vote": ("too_few_votes", "tied_vote", "no_agreement", "outvoted"),
     "verdict": ("verdict_wrong", "verdict_no_answer", "verdict_not_checked", "verdict_correct"),
     "pass rate": ("pass_rate_low", "pass_rate_high"),
+    "workers": ("worker_lost",),
     "structure": ("no_reasoning", "think_tags", "empty_answer", "code_blocks", "not_python"),
     "control tokens": ("control_token",),
     "language": ("language",),
@@ -21,7 +22,8 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 }
 """Filter -> the reasons it drops a trace for, in the order in which they are applied: every
 dropped trace carries the reason of the first filter that objected. `choice` is no filter: it
-is why a fit trace did not become an example."""
+is why a fit trace did not become an example. Nor is `workers`: with `workers: ray`, a trace
+whose text no worker lived to read is read by no filter from there on."""
 
 REASONS: tuple[str, ...] = tuple(reason for reasons in FILTERS.values() for reason in reasons)
 

@@ -2,8 +2,9 @@
 
 Every trace ends as exactly one of both; a dropped row names the first objection it met, in
 the order of `cuvee.select.objection.FILTERS`. Traces pass by one at a time, so there may be any
-number. Not here: the choice among candidates (`cuvee.select.choose`), files
-(`cuvee.select.stage`).
+number. `sift` does all of it here; its parts, `cases`, `sift_cases` and `arranged`, are also
+those of a cluster (`cuvee.select.clustered`). Not here: the choice among candidates
+(`cuvee.select.choose`), files (`cuvee.select.stage`).
 """
 
 import dataclasses
@@ -12,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cuvee.errors import DataError
 from cuvee.progress import Tick
-from cuvee.recipe import Domain
+from cuvee.recipe import Domain, Select
 from cuvee.records import Dropped, Trace, Verdict, content_hash
 from cuvee.select.choose import Candidate
 from cuvee.select.difficulty import Tally, off_pass_rate, tally
 from cuvee.select.graded import NO_GRADES, below, merit
-from cuvee.select.objection import Objection
+from cuvee.select.objection import FILTERS, Objection
 from cuvee.select.prose import answers_early, copied, foreign, gives_up
 from cuvee.select.repetition import repetitive
 from cuvee.select.structure import control_tokens, malformed, outside, unaccepted, unfinished
@@ -39,7 +40,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """What the choice needs to know of the model that will be trained."""
+    """What the choice needs to know of the model that will be trained; it can be pickled."""
 
     control_tokens: tuple[str, ...]
     """Its special tokens, as text."""
@@ -67,6 +68,19 @@ def judged(verdicts: Sequence[Verdict]) -> Judged:
     return Judged(by_trace, tally(verdicts))
 
 
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A trace that only its text can still speak against, and what that is read with."""
+
+    trace: Trace
+    asked: Asked
+    grade: Grade | None
+
+
+Sifted = Candidate | Dropped
+"""What becomes of a trace."""
+
+
 def sift(
     traces: Iterable[Trace],
     said: Judged,
@@ -75,23 +89,38 @@ def sift(
     domain: Domain,
     student: Student,
     tick: Tick,
-) -> Iterator[Candidate | Dropped]:
+) -> Iterator[Sifted]:
     """Yield what becomes of each trace: a candidate, or the row that says why not.
 
-    `problems` by id. Raises DataError where a trace stands twice, or
-    has not exactly one verdict and one problem.
+    `problems` by id. Raises DataError as `cases` does.
+    """
+    rest = cases(traces, said, problems, select=domain.select)
+    while batch := list(itertools.islice(rest, BATCH)):
+        yield from arranged(sift_cases(batch, domain=domain, student=student))
+        tick(len(batch))
+
+
+def cases(
+    traces: Iterable[Trace], said: Judged, problems: Mapping[str, Asked], *, select: Select
+) -> Iterator[Case | Dropped]:
+    """Yield each trace with what its text is read with; dropped where that is not needed.
+
+    `problems` by id. Raises DataError where a trace stands twice, or has not exactly one
+    verdict and one problem.
     """
     seen: set[str] = set()
-    rest = iter(traces)
-    while batch := list(itertools.islice(rest, BATCH)):
-        for trace in batch:
-            if trace.id in seen or trace.id not in said.verdicts:
-                raise _unpaired(f"trace {trace.id} stands twice, or has no verdict")
-            if trace.problem_id not in problems:
-                raise DataError(f"trace {trace.id}: no problem {trace.problem_id} in the domain")
-            seen.add(trace.id)
-        yield from _sift_batch(batch, said, problems, domain=domain, student=student)
-        tick(len(batch))
+    for trace in traces:
+        if trace.id in seen or trace.id not in said.verdicts:
+            raise _unpaired(f"trace {trace.id} stands twice, or has no verdict")
+        if trace.problem_id not in problems:
+            raise DataError(f"trace {trace.id}: no problem {trace.problem_id} in the domain")
+        seen.add(trace.id)
+        verdict, found = said.verdicts[trace.id], said.tallies[trace.problem_id]
+        objection = verdict_objection(trace, verdict, found, select=select)
+        if objection is None:
+            yield Case(trace, problems[trace.problem_id], said.grades.get(trace.id))
+        else:
+            yield drop(trace, objection)
     if len(seen) != len(said.verdicts):
         raise _unpaired(f"{len(said.verdicts)} verdicts for {len(seen)} traces")
 
@@ -100,58 +129,67 @@ def _unpaired(why: str) -> DataError:
     return DataError(f"traces and verdicts do not pair one to one: {why}; verify again")
 
 
-def _sift_batch(
-    batch: Sequence[Trace],
-    said: Judged,
-    problems: Mapping[str, Asked],
-    *,
-    domain: Domain,
-    student: Student,
-) -> Iterator[Candidate | Dropped]:
-    """Apply the filters of text to each trace, then the token window to those that are left."""
-    fit: list[Trace] = []
-    for trace in batch:
-        objection = text_objection(
-            trace,
-            said.verdicts[trace.id],
-            said.tallies[trace.problem_id],
-            problems[trace.problem_id],
-            domain=domain,
-            student=student,
-        ) or below(said.grades.get(trace.id), least=domain.select.rubric_min)
-        if objection is None:
-            fit.append(trace)
-        else:
-            yield drop(trace, objection)
+def sift_cases(
+    batch: Sequence[Case | Dropped], *, domain: Domain, student: Student
+) -> list[Sifted]:
+    """Return what becomes of each case, in order; what is dropped already stays so.
+
+    The filters of text first, then the token window of those that are left.
+    """
+    rows: list[Sifted | None] = []
+    fit: dict[int, Case] = {}
+    for place, case in enumerate(batch):
+        if isinstance(case, Dropped):
+            rows.append(case)
+            continue
+        rows.append(_by_text(case, domain=domain, student=student))
+        if rows[-1] is None:
+            fit[place] = case
     # Last, because counting is what costs; and once, because the count stays with the example.
-    targets = [(problems[t.problem_id].prompt, t.reasoning, t.answer) for t in fit]
-    for trace, tokens in zip(fit, student.count(targets), strict=True):
-        objection = outside(tokens, window=domain.select.tokens)
-        if objection is None:
-            text = content_hash(trace.reasoning, trace.answer)
-            grades = merit(said.grades.get(trace.id))
-            yield Candidate(trace.id, trace.problem_id, trace.model, tokens, text, grades)
-        else:
-            yield drop(trace, objection)
+    targets = [(c.asked.prompt, c.trace.reasoning, c.trace.answer) for c in fit.values()]
+    for (place, case), tokens in zip(fit.items(), student.count(targets), strict=True):
+        rows[place] = _by_length(case, tokens, window=domain.select.tokens)
+    return [row for row in rows if row is not None]
 
 
-def text_objection(
-    trace: Trace,
-    verdict: Verdict,
-    found: Tally,
-    asked: Asked,
-    *,
-    domain: Domain,
-    student: Student,
+def arranged(rows: Iterable[Sifted]) -> Iterator[Sifted]:
+    """Yield rows, one a trace, as they are written: of each `BATCH` the counted ones last.
+
+    So the files of a run do not depend on what its filters were mapped with.
+    """
+    rest = iter(rows)
+    while batch := list(itertools.islice(rest, BATCH)):
+        yield from sorted(batch, key=_was_counted)
+
+
+def _was_counted(row: Sifted) -> bool:
+    return isinstance(row, Candidate) or row.reason in FILTERS["token window"]
+
+
+def _by_text(case: Case, *, domain: Domain, student: Student) -> Dropped | None:
+    objection = wording_objection(case.trace, case.asked, domain=domain, student=student) or below(
+        case.grade, least=domain.select.rubric_min
+    )
+    return None if objection is None else drop(case.trace, objection)
+
+
+def _by_length(case: Case, tokens: int, *, window: tuple[int, int]) -> Sifted:
+    trace = case.trace
+    if (objection := outside(tokens, window=window)) is not None:
+        return drop(trace, objection)
+    text = content_hash(trace.reasoning, trace.answer)
+    return Candidate(trace.id, trace.problem_id, trace.model, tokens, text, merit(case.grade))
+
+
+def verdict_objection(
+    trace: Trace, verdict: Verdict, found: Tally, *, select: Select
 ) -> Objection | None:
-    """Return the first objection to a trace short of its length in tokens, or None."""
-    select = domain.select
+    """Return the first objection to how a trace ended and what was said of it, or None."""
     return (
         unfinished(trace)
         or unvoted(verdict)
         or unaccepted(verdict, select.accept)
         or off_pass_rate(found, window=select.pass_rate)
-        or wording_objection(trace, asked, domain=domain, student=student)
     )
 
 

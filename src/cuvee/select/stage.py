@@ -6,13 +6,16 @@ Reads problems, traces and verdicts of a domain; writes `04_examples/DOMAIN.parq
 and comes refined into `DOMAIN.parquet` (`cuvee.select.refine.task`); with `baseline: mixture`,
 `mixture.parquet` as well. The texts of traces are read twice and never held: once to be judged,
 once to be written. Tokens are counted as the student will be trained, so with its tokenizer
-and template. Not here: how traces are judged (`cuvee.select.sift`).
+and template. With `workers: ray` traces are judged on the cluster
+(`cuvee.select.clustered`); all else is done in this process. Not here: how traces are judged
+(`cuvee.select.sift`).
 """
 
 import dataclasses
+import functools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from cuvee.records import (
 )
 from cuvee.runfolder import Run, Task
 from cuvee.select.choose import Candidate, Choice, choose
+from cuvee.select.clustered import sift_on_ray
 from cuvee.select.difficulty import Tally
 from cuvee.select.funnel import Fate, count_funnel, funnel_file, funnel_table, write_funnel
 from cuvee.select.graded import goes_by_grades, read_grades
@@ -46,13 +50,18 @@ from cuvee.select.refine.teacher import refiners
 from cuvee.select.sift import Asked, Judged, Student, judged, sift
 from cuvee.select.vote import Vote, hold_votes, judge_by_votes
 from cuvee.teach.grading import grades_file
+from cuvee.workers.nodes import checked_cluster
 
 
 def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return one task a domain, one more where it is refined, and the mixture's if any."""
+    """Return one task a domain, one more where it is refined, and the mixture's if any.
+
+    `resources` closes the Ray cluster that the first of them opens, with `workers: ray`.
+    """
     mixed = [mixture_task(run)] if run.recipe.baseline == MIXTURE else []
     refining = _refine_tasks(run, resources)
-    return [*(_task(run, name) for name in run.recipe.domains), *refining, *mixed]
+    connect = functools.cache(lambda: resources.enter_context(checked_cluster(run.recipe.address)))
+    return [*(_task(run, name, connect) for name in run.recipe.domains), *refining, *mixed]
 
 
 def _refine_tasks(run: Run, resources: ExitStack) -> list[Task]:
@@ -65,7 +74,7 @@ def _refine_tasks(run: Run, resources: ExitStack) -> list[Task]:
             name,
             refiner=asked.get(name),
             load_student=load_student,
-            student_files=_student_files(run.recipe.base),
+            student_files=student_files(run.recipe.base),
             votes=votes_file(run, name) if domain.select.agreement is not None else None,
         )
         for name, domain in domains.items()
@@ -77,7 +86,7 @@ def votes_file(run: Run, domain: str) -> Path:
     return run.folder("select") / "votes" / f"{domain}.jsonl"
 
 
-def _task(run: Run, name: str) -> Task:
+def _task(run: Run, name: str, connect: Callable[[], None]) -> Task:
     recipe, domain = run.recipe, run.recipe.domains[name]
     voting = domain.select.agreement is not None
     outputs = [chosen_file(run, name), run.dropped("select", name), funnel_file(run, name)]
@@ -90,7 +99,7 @@ def _task(run: Run, name: str) -> Task:
             *run.trace_files(name),
             *run.verdict_files(name),
             *([grades_file(run, name)] if goes_by_grades(domain) else []),
-            *_student_files(recipe.base),
+            *student_files(recipe.base),
         ),
         outputs=(*outputs, votes_file(run, name)) if voting else tuple(outputs),
         settings={
@@ -100,17 +109,17 @@ def _task(run: Run, name: str) -> Task:
             "verifier": domain.verifier,
             **({"limits": limits} if voting else {}),
         },
-        work=lambda: _select(run, name),
+        work=lambda: _select(run, name, connect),
     )
 
 
-def _select(run: Run, name: str) -> Mapping[str, Any]:
+def _select(run: Run, name: str, connect: Callable[[], None]) -> Mapping[str, Any]:
     """Select in one domain; return its counts."""
     remove(run.examples(name))  # of an earlier choice; what refines this one writes it anew
     select = run.recipe.domains[name].select
     problems = _problems(run, name)
     votes, said = _voted(run, name)
-    candidates, unfit = _sifted(run, name, said, problems)
+    candidates, unfit = _sifted(run, name, said, problems, connect=connect)
     choice = choose(
         candidates,
         select=select,
@@ -169,13 +178,22 @@ def _voted(run: Run, name: str) -> tuple[list[Vote], Judged]:
 
 
 def _sifted(
-    run: Run, name: str, said: Judged, problems: Mapping[str, Asked]
+    run: Run,
+    name: str,
+    said: Judged,
+    problems: Mapping[str, Asked],
+    *,
+    connect: Callable[[], None],
 ) -> tuple[list[Candidate], list[Dropped]]:
     """Return the traces that pass every filter, and a row for every other one."""
     candidates: list[Candidate] = []
     dropped: list[Dropped] = []
+    sifting = sift
+    if run.recipe.workers == "ray":
+        connect()
+        sifting = sift_on_ray
     with bar(f"select {name}", total=len(said.verdicts), unit="traces") as tick:
-        for row in sift(
+        for row in sifting(
             _traces(run, name),
             said,
             problems,
@@ -254,14 +272,12 @@ def load_student(base: str) -> Student:
     tokenizer or chat template.
     """
     tokenizer = load_adapted(resolve(base, weights=False))
-
-    def count(examples: Sequence[tuple[str, str, str]]) -> list[int]:
-        return count_targets(tokenizer, examples)
-
+    # No function of its own: the student goes to the workers as a whole.
+    count = functools.partial(count_targets, tokenizer)
     return Student(tuple(tokenizer.all_special_tokens), count)
 
 
-def _student_files(base: str) -> list[Path]:
+def student_files(base: str) -> list[Path]:
     """Return the local files on which the student's tokens depend; none for a hub id."""
     place = Path(base).expanduser()
     if place.is_dir():

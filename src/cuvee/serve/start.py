@@ -18,7 +18,7 @@ from typing import Literal
 
 from cuvee.errors import EngineError, RecipeError
 from cuvee.models.engines import Door, Engine, serve
-from cuvee.models.health import is_healthy
+from cuvee.models.health import answers, is_healthy
 from cuvee.progress import say
 from cuvee.recipe import Quantization, Serve
 from cuvee.serve.facts import ServingFacts, serving_facts
@@ -38,6 +38,8 @@ class Asked:
     command: str | None = None
     quantization: Quantization | None = None
     slots: int = 4
+    """Of each replica."""
+    replicas: int = 1
     context: int | None = None
     port: int = 0
     guarded: bool = True
@@ -70,7 +72,13 @@ def planned(asked: Asked, *, cache: Path = CACHE) -> Plan:
     context = asked.context or min(facts.context, LONGEST_CONTEXT)
     if context > facts.context:
         raise RecipeError(f"--context {context}: {asked.model} was made for {facts.context}")
-    spec = Serve(engine=engine, command=asked.command, slots=asked.slots, context=context)
+    spec = Serve(
+        engine=engine,
+        command=asked.command,
+        slots=asked.slots,
+        replicas=asked.replicas,
+        context=context,
+    )
     file = source
     if engine == "llama.cpp" and not is_file:
         file = _exported(source, asked.quantization or "Q8_0", cache=cache)
@@ -90,13 +98,25 @@ def running(plan: Plan) -> Iterator[Engine]:
         yield engine
 
 
-def until_ended(engine: Engine, *, seconds: float = 2.0) -> None:
-    """Wait until the engine no longer answers; raises EngineError then. Ctrl-C comes through."""
+def said(spec: Serve) -> str:
+    """Return in words what is started."""
+    engines = spec.engine if spec.replicas == 1 else f"{spec.replicas} engines of {spec.engine}"
+    each = ", each" if spec.replicas > 1 else ":"
+    return f"{engines}{each} {spec.slots} slots of {spec.context} tokens"
+
+
+def until_ended(engine: Engine, *, balanced: bool = False, seconds: float = 2.0) -> None:
+    """Wait until the engine no longer answers; raises EngineError then. Ctrl-C comes through.
+
+    Of one that is `balanced` any answer will do: while all replicas are replaced it says that
+    none is up, and it ends when they have been given up.
+    """
     health = engine.url.removesuffix("/v1") + "/health"
+    lives = answers if balanced else is_healthy
     silent = 0
     while silent < 3:  # one busy moment is no death
         signal.sigtimedwait([], seconds)
-        silent = 0 if is_healthy(health) else silent + 1
+        silent = 0 if lives(health) else silent + 1
     raise EngineError(f"the engine at {engine.url} no longer answers")
 
 
@@ -109,6 +129,11 @@ def _check(asked: Asked, engine: str, *, is_file: bool) -> None:
         raise RecipeError("--engine vllm: --command is missing: vLLM's executable")
     if engine == "llama.cpp" and asked.command is not None:
         raise RecipeError("--command is vLLM's executable; leave --engine llama.cpp out")
+    if engine == "vllm" and asked.replicas > 1:
+        raise RecipeError(
+            "--replicas: of llama.cpp alone; vLLM shares out GPUs by itself, which a recipe's "
+            "serve.replicas and serve.devices say"
+        )
     if asked.quantization is not None and (is_file or engine == "vllm"):
         raise RecipeError("--quantization: only of a checkpoint that is exported for llama.cpp")
     if is_file and not Path(asked.model).expanduser().is_file():

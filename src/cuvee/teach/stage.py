@@ -9,7 +9,9 @@ teachers are asked side by side; what cuvee starts itself runs one after another
 served models rarely fit into one machine, and not at all where the ledger has every answer.
 A task some of whose requests failed is done again by the next run, unless the server refused
 them for good. Two runs that ask the same at the same moment may both pay for it: the ledger
-keeps the first answer. Not here: what a trace is worth (`cuvee.verify`, `cuvee.select`).
+keeps the first answer. With `rounds:` the tasks of a later round (`round-2/DOMAIN/TEACHER`)
+ask the problems of `02_traces/round-2/asked/DOMAIN.parquet`, and number the samples on. Not
+here: what a trace is worth (`cuvee.verify`, `cuvee.select`), who is asked again (`cuvee.rounds`).
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from typing import Any
 from cuvee.atomic import remove
 from cuvee.errors import DataError, RecipeError, TeacherError
 from cuvee.progress import bar, live, warn
-from cuvee.recipe import Teacher
+from cuvee.recipe import Recipe, Teacher
 from cuvee.records import Trace, count_rows, iter_rows, iter_values, write_rows
 from cuvee.runfolder import Run, Task
 from cuvee.teach.client import (
@@ -52,7 +54,10 @@ INDIFFERENT: Mapping[str, Any] = {
     "retries": True,
     "usd_per_mtok": True,
     "terms": True,
-    "serve": {"command", "devices", "replicas", "slots", "start_timeout", "threads"},
+    "serve": {
+        *("address", "command", "devices", "gpus", "over", "replicas", "slots"),
+        *("start_timeout", "threads"),
+    },
 }
 """Keys of a teacher that cannot change its answers (pydantic's form of an exclusion)."""
 
@@ -65,6 +70,8 @@ class ProblemRequests:
     samples: int
     """Requests a problem."""
     seed: int
+    first: int = 0
+    """Number of the first sample."""
 
     def __len__(self) -> int:
         """Return how many there are. Raises DataError where the file cannot be read."""
@@ -76,7 +83,7 @@ class ProblemRequests:
         Raises DataError where the file cannot be read.
         """
         for problem in iter_values(self.path, ["id", "domain", "prompt"]):
-            for sample in range(self.samples):
+            for sample in range(self.first, self.first + self.samples):
                 yield Request(
                     problem_id=problem["id"],
                     domain=problem["domain"],
@@ -99,8 +106,12 @@ class Desk:
 OpenDesk = Callable[[], Desk]
 
 
-def tasks(run: Run, resources: ExitStack) -> list[Task]:
-    """Return the tasks, teacher by teacher; `resources` closes what they open."""
+def tasks(run: Run, resources: ExitStack, *, in_round: int = 1) -> list[Task]:
+    """Return the tasks of a round, teacher by teacher; `resources` closes what they open.
+
+    In the first round every problem is asked, and published traces are copied; in a later one
+    those that the round before left to be asked.
+    """
     opened = one_at_a_time(resources)
     opening = threading.Lock()
     open_once = functools.cache(lambda: _open_desk(run, resources, opened))
@@ -112,13 +123,20 @@ def tasks(run: Run, resources: ExitStack) -> list[Task]:
             check_once()
             return open_once()
 
+    pairs = [
+        (teacher, domain)
+        for teacher in run.recipe.teachers
+        for domain in run.recipe.domains
+        if teacher in run.recipe.teachers_of(domain)
+    ]
+    if in_round > 1:
+        asked = [(teacher, domain) for teacher, domain in pairs if not teacher.published]
+        return [_again_task(run, t, domain, in_round=in_round, desk=desk) for t, domain in asked]
     return [
         _copy_task(run, teacher, domain)
         if teacher.published
         else _ask_task(run, teacher, domain, desk=desk)
-        for teacher in run.recipe.teachers
-        for domain in run.recipe.domains
-        if teacher in run.recipe.teachers_of(domain)
+        for teacher, domain in pairs
     ]
 
 
@@ -192,6 +210,42 @@ def _ask_task(run: Run, teacher: Teacher, domain: str, *, desk: OpenDesk) -> Tas
     )
 
 
+def _again_task(run: Run, own: Teacher, domain: str, *, in_round: int, desk: OpenDesk) -> Task:
+    """Return the task of a round after the first; nothing is opened where nothing is asked."""
+    teacher, first = as_in_round(run.recipe, own, in_round)
+    asked = run.asked(domain, in_round=in_round)
+    traces = run.traces(domain, teacher.name, in_round=in_round)
+
+    def work() -> Mapping[str, Any]:
+        if count_rows(asked):
+            return _ask(run, teacher, domain, desk(), in_round=in_round)
+        return {"traces": write_rows(traces, [], Trace)}
+
+    return Task(
+        stage="teach",
+        name=f"round-{in_round}/{domain}/{teacher.name}",
+        inputs=(asked,),
+        outputs=(traces,),
+        settings=asking_settings(run, teacher) | {"first": first},
+        work=work,
+        lane=teacher.name,
+        apart=teacher.url is not None,
+    )
+
+
+def as_in_round(recipe: Recipe, teacher: Teacher, number: int) -> tuple[Teacher, int]:
+    """Return the teacher as it is asked in a round (>= 1), and its first sample's number there."""
+    rounds = recipe.rounds
+    if rounds is None or number == 1:
+        return teacher, 0
+    temperature = rounds.temperature_in(number, teacher.sampling.temperature)
+    changes = {
+        "samples": rounds.samples_in(number, teacher.samples),
+        "sampling": teacher.sampling.model_copy(update={"temperature": temperature}),
+    }
+    return teacher.model_copy(update=changes), rounds.first_sample(number, teacher.samples)
+
+
 def asking_settings(run: Run, teacher: Teacher) -> dict[str, Any]:
     """Return what a teacher's answers depend on, as JSON values."""
     return {
@@ -200,9 +254,11 @@ def asking_settings(run: Run, teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def _ask(run: Run, teacher: Teacher, domain: str, desk: Desk) -> Mapping[str, Any]:
-    """Ask a teacher all problems of a domain; write its traces."""
-    requests = _requests(run, teacher, domain)
+def _ask(
+    run: Run, teacher: Teacher, domain: str, desk: Desk, *, in_round: int = 1
+) -> Mapping[str, Any]:
+    """Ask a teacher, as it is in a round, all problems of a domain there; write its traces."""
+    requests = _requests(run, teacher, domain, in_round=in_round)
     if not len(requests):
         raise DataError(f"{run.problems(domain)}: no problems to ask")
     endpoint = reach(
@@ -220,7 +276,7 @@ def _ask(run: Run, teacher: Teacher, domain: str, desk: Desk) -> Mapping[str, An
         meter=desk.costs.meter(teacher.name),
         stop=run.stop,
     )
-    file = run.traces(domain, teacher.name)
+    file = run.traces(domain, teacher.name, in_round=in_round)
     written = write_rows(file, answers, Trace)
     usage = answers.usage()
     if usage.failed == written:
@@ -235,8 +291,11 @@ def _ask(run: Run, teacher: Teacher, domain: str, desk: Desk) -> Mapping[str, An
     return {name: value for name, value in counts.items() if value is not None}
 
 
-def _requests(run: Run, teacher: Teacher, domain: str) -> ProblemRequests:
-    return ProblemRequests(run.problems(domain), teacher.samples, run.recipe.seed)
+def _requests(run: Run, teacher: Teacher, domain: str, *, in_round: int = 1) -> ProblemRequests:
+    (own,) = (t for t in run.recipe.teachers if t.name == teacher.name)
+    _, first = as_in_round(run.recipe, own, in_round)
+    file = run.asked(domain, in_round=in_round)
+    return ProblemRequests(file, teacher.samples, run.recipe.seed, first)
 
 
 def _check_teachers(run: Run, desk: Desk) -> None:

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cuvee.errors import DataError, TrainError
 from cuvee.models.process import end_all, guarded
 from cuvee.progress import bar
@@ -71,6 +69,8 @@ def check_machine(train: Train) -> None:
         )
     if launcher.cpu or launcher.gpus is None:
         return
+    import torch  # takes seconds, which a run whose trainings are done need not wait for
+
     there = torch.cuda.device_count()
     if launcher.gpus > there:
         raise TrainError(

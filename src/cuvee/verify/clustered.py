@@ -7,20 +7,20 @@ this process), and what a cluster is (`cuvee.workers`).
 """
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cuvee.errors import DataError, RecipeError
-from cuvee.progress import Tick
+from cuvee.progress import Tick, bar
 from cuvee.recipe import Verify
-from cuvee.records import Verdict
+from cuvee.records import Problem, Trace, Verdict
 from cuvee.verify import sandbox as sandboxes
 from cuvee.verify.check import NO_CHECKER, Pair, check_pairs
 from cuvee.verify.rows import Reading, Row, bad_row, check_numbered
-from cuvee.workers.chunks import map_chunks
-from cuvee.workers.cluster import cluster
-from cuvee.workers.nodes import check_nodes
+from cuvee.workers.chunks import in_chunks, map_chunks
+from cuvee.workers.nodes import checked_cluster
 
 CHUNK_ROWS = 256
 CHUNK_CHARACTERS = 4 * 2**20
@@ -37,8 +37,7 @@ def opened(address: str | None, *, sandbox: str | None) -> Iterator[None]:
     `sandbox` is what programs are run in, None where there are none to run. Raises as
     `cluster` and `check_nodes` do.
     """
-    with cluster(address):
-        check_nodes(functools.partial(find_faults, sandbox))
+    with checked_cluster(address, functools.partial(find_faults, sandbox)):
         yield
 
 
@@ -70,12 +69,44 @@ def check_pairs_on_ray(
     )
 
 
+def check_traces_on_ray(
+    traces: Sequence[Trace],
+    problems: Mapping[str, Problem],
+    *,
+    limits: Verify,
+    sandbox: str,
+    label: str,
+) -> list[Verdict]:
+    """Check each trace against its problem (by id) as `check_traces` does without a judge.
+
+    Raises as `check_pairs_on_ray` does.
+    """
+    slimmed = {name: slim(problem) for name, problem in problems.items()}
+    pairs = (
+        (dataclasses.replace(trace, reasoning=""), slimmed.get(trace.problem_id))
+        for trace in traces
+    )
+    with bar(label, total=len(traces), unit="answers") as tick:
+        return list(check_pairs_on_ray(pairs, limits=limits, sandbox=sandbox, tick=tick))
+
+
+def slim(problem: Problem) -> Problem:
+    """Return a problem without what only a judge reads: it goes along with every chunk."""
+    return dataclasses.replace(problem, question="", prompt="", meta="{}")
+
+
 def check_rows_on_ray(
-    rows: Iterable[Row | DataError], reading: Reading, *, limits: Verify, sandbox: str, tick: Tick
+    rows: Iterable[Row | DataError],
+    reading: Reading,
+    *,
+    limits: Verify,
+    sandbox: str,
+    tick: Tick,
+    start: int = 1,
 ) -> Iterator[Verdict]:
-    """Yield the verdict of each row, in order, as `check_rows` gives them; raises as it does."""
+    """Yield the verdict of each row, in order, as `check_reading` does; raises as it does."""
     return map_chunks(
-        chunked(enumerate(rows, start=1)),
+        chunked(enumerate(rows, start=start)),
         functools.partial(
             _check_rows, reading=reading, limits=_of_one_worker(limits), sandbox=sandbox
         ),
@@ -87,16 +118,7 @@ def check_rows_on_ray(
 
 def chunked(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield items in lists, each of CHUNK_ROWS or of so many that their texts are long."""
-    chunk: list[Any] = []
-    characters = 0
-    for item in items:
-        chunk.append(item)
-        characters += _characters(item)
-        if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+    return in_chunks(items, _characters, rows=CHUNK_ROWS, characters=CHUNK_CHARACTERS)
 
 
 def _characters(item: Any) -> int:

@@ -97,12 +97,22 @@ def _uncounted(_: int) -> None:
 
 
 def check_reading(
-    rows: Iterable[Row | DataError], reading: Reading, *, limits: Verify, sandbox: str, tick: Tick
+    rows: Iterable[Row | DataError],
+    reading: Reading,
+    *,
+    limits: Verify,
+    sandbox: str,
+    tick: Tick,
+    start: int = 1,
 ) -> Iterator[Verdict]:
-    """Return verdicts as `check_rows` does; `tick` counts rows as they end, in any order."""
+    """Return verdicts as `check_rows` does; `tick` counts rows as they end, in any order.
+
+    `start` is the first row's number: of rows that others stand before.
+    """
     if sandbox not in KINDS:
         raise RecipeError(f"sandbox {sandbox!r}: allowed are {', '.join(KINDS)}")
-    return _checked(_chunks(rows, reading), reading, limits=limits, sandbox=sandbox, tick=tick)
+    chunks = _chunks(enumerate(rows, start=start), reading)
+    return _checked(chunks, reading, limits=limits, sandbox=sandbox, tick=tick)
 
 
 def _checked(
@@ -149,10 +159,10 @@ def _read(row: Row | DataError, number: int, reading: Reading) -> _Read:
         return bad_row(row, number, str(error), reading)
 
 
-def _chunks(rows: Iterable[Row | DataError], reading: Reading) -> Iterator[list[_Read]]:
+def _chunks(rows: Iterable[tuple[int, Row | DataError]], reading: Reading) -> Iterator[list[_Read]]:
     chunk: list[_Read] = []
     characters = 0
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows:
         read = _read(row, number, reading)
         chunk.append(read)
         characters += 0 if isinstance(read, Verdict) else _size(*read)

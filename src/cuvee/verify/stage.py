@@ -2,8 +2,9 @@
 
 One task a domain, `verify/<domain>`; its counts are by verdict and by reason. Where a
 teacher judges, its own traces are written too (`03_verdicts/judge/<domain>.parquet`); their
-`problem_id` is the trace that was judged. Not here: what a verdict means
-(`cuvee.verify.check`).
+`problem_id` is the trace that was judged. With `rounds:` the traces of a later one are checked
+by a task of their own (`verify/round-2/<domain>`), into `03_verdicts/round-2/`. Not here: what a
+verdict means (`cuvee.verify.check`).
 """
 
 import contextlib
@@ -28,21 +29,28 @@ from cuvee.records import (
 )
 from cuvee.runfolder import Run, Task
 from cuvee.verify.check import check_traces
-from cuvee.verify.clustered import check_pairs_on_ray, opened
+from cuvee.verify.clustered import check_pairs_on_ray, opened, slim
 from cuvee.verify.judge import Judge, Question
 
 NO_JUDGES: Mapping[str, Judge] = MappingProxyType({})
 
 
 def tasks(
-    run: Run, resources: contextlib.ExitStack, judges: Mapping[str, Judge] = NO_JUDGES
+    run: Run,
+    resources: contextlib.ExitStack,
+    judges: Mapping[str, Judge] = NO_JUDGES,
+    *,
+    in_round: int = 1,
 ) -> list[Task]:
-    """Return the tasks of the stage; `judges` are by domain.
+    """Return the tasks of a round of asking; `judges` are by domain.
 
     `resources` closes the Ray cluster that the first of them opens, with `workers: ray`.
     """
     connect = functools.cache(functools.partial(_connect, run, resources))
-    return [_task(run, domain, judges.get(domain), connect) for domain in run.recipe.domains]
+    return [
+        _task(run, domain, judges.get(domain), connect, in_round=in_round)
+        for domain in run.recipe.domains
+    ]
 
 
 def _connect(run: Run, resources: contextlib.ExitStack) -> None:
@@ -52,26 +60,34 @@ def _connect(run: Run, resources: contextlib.ExitStack) -> None:
     resources.enter_context(opened(recipe.address, sandbox=recipe.sandbox if programs else None))
 
 
-def judge_traces(run: Run, domain: str) -> Path:
-    """Return the file of a judge's own traces in a domain."""
-    return run.folder("verify") / "judge" / f"{domain}.parquet"
+def judge_traces(run: Run, domain: str, *, in_round: int = 1) -> Path:
+    """Return the file of a judge's own traces in a domain, of one round (>= 1)."""
+    return run.verdicts(domain, in_round=in_round).parent / "judge" / f"{domain}.parquet"
 
 
-def _task(run: Run, domain: str, judge: Judge | None, connect: Callable[[], None]) -> Task:
+def _task(
+    run: Run, domain: str, judge: Judge | None, connect: Callable[[], None], *, in_round: int
+) -> Task:
     recipe = run.recipe
-    traces = [run.traces(domain, teacher.name) for teacher in recipe.teachers_of(domain)]
-    outputs = [run.verdicts(domain)]
+    asked = run.asked(domain, in_round=in_round)
+    traces = run.trace_files(domain, in_round=in_round)
+    found = run.verdicts(domain, in_round=in_round)
+    outputs = [found]
     if judge is not None:
-        outputs.append(judge_traces(run, domain))
+        outputs.append(judge_traces(run, domain, in_round=in_round))
 
     def work() -> Mapping[str, Any]:
+        if in_round > 1 and not any(count_rows(path) for path in traces):
+            for path, row_type in zip(outputs, (Verdict, Trace), strict=False):
+                write_rows(path, [], row_type)
+            return count([])
         if recipe.workers == "ray" and judge is None:
             connect()
-            return _check_on_ray(run, domain, traces)
+            return _check_on_ray(run, domain, in_round=in_round)
         if recipe.workers == "ray":
             say(f"verify {domain}: a teacher judges, so this domain is checked on this machine")
         kept: list[Trace] = []
-        problems = {p.id: p for p in read_rows(run.problems(domain), Problem)}
+        problems = {p.id: p for p in read_rows(asked, Problem)}
         rows = [trace for path in traces for trace in read_rows(path, Trace)]
         verdicts = check_traces(
             rows,
@@ -82,14 +98,14 @@ def _task(run: Run, domain: str, judge: Judge | None, connect: Callable[[], None
             judge=None if judge is None else _keeping(judge, kept),
         )
         if judge is not None:
-            write_rows(judge_traces(run, domain), kept, Trace)
-        write_rows(run.verdicts(domain), verdicts, Verdict)
+            write_rows(judge_traces(run, domain, in_round=in_round), kept, Trace)
+        write_rows(found, verdicts, Verdict)
         return count(verdicts)
 
     return Task(
         stage="verify",
-        name=domain,
-        inputs=(run.problems(domain), *traces),
+        name=domain if in_round == 1 else f"round-{in_round}/{domain}",
+        inputs=(asked, *traces),
         outputs=tuple(outputs),
         settings={
             "verifier": recipe.domains[domain].verifier,
@@ -101,9 +117,11 @@ def _task(run: Run, domain: str, judge: Judge | None, connect: Callable[[], None
     )
 
 
-def _check_on_ray(run: Run, domain: str, traces: Sequence[Path]) -> Mapping[str, Any]:
-    """Check a domain's traces on the cluster, a chunk at a time; return the counts."""
-    problems = {p.id: _slim(p) for p in iter_rows(run.problems(domain), Problem)}
+def _check_on_ray(run: Run, domain: str, *, in_round: int) -> Mapping[str, Any]:
+    """Check a domain's traces of a round on the cluster, a chunk at a time; return the counts."""
+    asked = run.asked(domain, in_round=in_round)
+    problems = {p.id: slim(p) for p in iter_rows(asked, Problem)}
+    traces = run.trace_files(domain, in_round=in_round)
     names = [f.name for f in dataclasses.fields(Trace) if f.name != "reasoning"]
     pairs = (
         (trace, problems.get(trace.problem_id))
@@ -117,13 +135,9 @@ def _check_on_ray(run: Run, domain: str, traces: Sequence[Path]) -> Mapping[str,
         verdicts = check_pairs_on_ray(
             pairs, limits=run.recipe.verify, sandbox=run.recipe.sandbox, tick=tick
         )
-        write_rows(run.verdicts(domain), _counting(verdicts, counted), Verdict)
+        found = run.verdicts(domain, in_round=in_round)
+        write_rows(found, _counting(verdicts, counted), Verdict)
     return _counts(counted)
-
-
-def _slim(problem: Problem) -> Problem:
-    """Return a problem without what only a judge reads: it goes along with every chunk."""
-    return dataclasses.replace(problem, question="", prompt="", meta="{}")
 
 
 def _counting(verdicts: Iterable[Verdict], counted: Counter[tuple[str, str]]) -> Iterator[Verdict]:

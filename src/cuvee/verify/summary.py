@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from rich.table import Table
+from rich.text import Text
 
 from cuvee.atomic import replacing
 from cuvee.errors import RecipeError
@@ -92,5 +93,12 @@ def summary_table(summary: Summary) -> Table:
         first = summary.first[verdict, reason]
         detail = (first.detail or "").replace("\n", " ")[:_LONGEST_DETAIL]
         shown = f"{first.trace_id}: {detail}" if detail else first.trace_id
-        table.add_row(verdict, reason, str(rows), f"{rows / total:.1%}", shown)
+        # Text, as ids and details may hold what rich takes for markup.
+        first_row = Text(printable(shown))
+        table.add_row(verdict, reason, str(rows), f"{rows / total:.1%}", first_row)
     return table
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may show it: `?` for control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

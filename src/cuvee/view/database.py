@@ -80,9 +80,9 @@ def tables(shelf: Shelf) -> Tables:
     """Return the tables of a shelf; a file that is not there yet is a table without rows."""
     files: dict[str, tuple[type[Any], Sequence[Path | None]]] = {
         "problems": (Problem, [shelf.problems]),
-        "traces": (Trace, list(shelf.traces.values())),
-        "verdicts": (Verdict, list(dict.fromkeys(shelf.verdicts.values()))),
-        "examples": (Example, [shelf.examples]),
+        "traces": (Trace, shelf.trace_files),
+        "verdicts": (Verdict, shelf.verdict_files),
+        "examples": (Example, [shelf.choice]),
         "dropped": (Dropped, [shelf.traces_dropped]),
         "lost": (Dropped, [shelf.problems_dropped]),
     }

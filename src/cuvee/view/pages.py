@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment
 
 from cuvee.errors import DataError, RecipeError
+from cuvee.lineage.changes import segments
 from cuvee.lineage.find import find_places
 from cuvee.lineage.shelves import Shelf
 from cuvee.lineage.text import one_line
@@ -99,7 +100,7 @@ def open_viewer(run: Run, database: Database, *, root: str) -> Viewer:
         shown=shown, snippet=snippet, one_line=one_line, count="{:,}".format,
         percent=lambda share: f"{100 * share:.1f}",
     )  # fmt: skip
-    templates.globals.update(to=addresses.to, verdicts=VERDICTS)
+    templates.globals.update(to=addresses.to, verdicts=VERDICTS, segments=segments)
     return Viewer(run, database, templates, addresses)
 
 
@@ -151,9 +152,13 @@ def found(viewer: Viewer, query: Query) -> str | Moved:
     for key in values:
         allow(key, "a key of the address", ["id"])
     wanted = values.get("id", "").strip()
-    places = [p for p in find_places(viewed_shelves(viewer.run), wanted) if p.kind != "judge"]
+    kinds = ("problem", "trace")
+    places = [p for p in find_places(viewed_shelves(viewer.run), wanted) if p.kind in kinds]
     if not places:
-        raise DataError(f"{one_line(wanted)}: a judge's answer; open the trace that it judged")
+        raise DataError(
+            f"{one_line(wanted)}: what a judge or refiner answered about a trace; it stands on the "
+            "trace's page"
+        )
     addresses = [viewer.addresses.to(p.shelf.kind, p.shelf.name, p.kind, p.id) for p in places]
     if len(places) == 1:
         return Moved(addresses[0])
@@ -294,7 +299,8 @@ def _known_models(wanted: Selection, shelf: Shelf) -> Selection:
 
 def _paired(wanted: Selection, shelf: Shelf) -> Selection:
     """Return the selection with two models: those it names, or else the last and the first."""
-    names = [model for model, path in shelf.traces.items() if path.exists()] or [*shelf.traces]
+    there = [m for m, paths in shelf.traces.items() if any(path.exists() for path in paths)]
+    names = there or [*shelf.traces]
     first = wanted.first or next((m for m in reversed(names) if m != wanted.second), names[-1])
     second = wanted.second or next((m for m in names if m != first), names[0])
     return dataclasses.replace(wanted, first=first, second=second)

@@ -33,8 +33,8 @@ def _with_all_models(run: Run, shelf: Shelf) -> Shelf:
     models = dict.fromkeys([*shelf.traces, *found])
     return dataclasses.replace(
         shelf,
-        traces={model: run.score_traces(model, shelf.name) for model in models},
-        verdicts={model: run.score_verdicts(model, shelf.name) for model in models},
+        traces={model: (run.score_traces(model, shelf.name),) for model in models},
+        verdicts={model: (run.score_verdicts(model, shelf.name),) for model in models},
     )
 
 
@@ -51,7 +51,7 @@ def problem_way(shelf: Shelf, problem_id: str) -> Way:
 
 def trace_way(shelf: Shelf, trace_id: str) -> Way:
     """Return what is known of one trace. Raises DataError where the shelf has no such trace."""
-    for path in shelf.traces.values():
+    for path in shelf.trace_files:
         if path.exists() and find(path, "id", [trace_id]):
             return explain(Place(trace_id, "trace", shelf), CLOSED)
     raise DataError(f"{one_line(trace_id)[:80]}: no trace of {shelf.kind} {shelf.name}")

@@ -95,6 +95,25 @@ def map_chunks(
         line.cancel()
 
 
+def in_chunks(
+    items: Iterable[Item], length: Callable[[Item], int], *, rows: int, characters: int
+) -> Iterator[list[Item]]:
+    """Yield items in lists that end with the item that makes them so many rows or characters.
+
+    `length` is that of the texts that go to a worker with an item.
+    """
+    chunk: list[Item] = []
+    long = 0
+    for item in items:
+        chunk.append(item)
+        long += length(item)
+        if len(chunk) >= rows or long >= characters:
+            yield chunk
+            chunk, long = [], 0
+    if chunk:
+        yield chunk
+
+
 class _Line:
     """The chunks that are held, in the order of their rows, and the tasks of some."""
 

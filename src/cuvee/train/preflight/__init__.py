@@ -5,6 +5,8 @@ to a trainer, `read_findings` what was found to a reader. Not here: how it is sh
 (`cuvee.train.preflight_page`), and the training (`cuvee.train.sft`).
 """
 
+from cuvee.train.preflight.batches import Check, check_here
+from cuvee.train.preflight.clustered import check_on_ray
 from cuvee.train.preflight.files import TOKENS, row_ids, tokenised
 from cuvee.train.preflight.findings import FINDINGS, Finding, Findings, Level, read_findings
 from cuvee.train.preflight.packing import PACKING, packed_lengths
@@ -14,9 +16,12 @@ __all__ = [
     "FINDINGS",
     "PACKING",
     "TOKENS",
+    "Check",
     "Finding",
     "Findings",
     "Level",
+    "check_here",
+    "check_on_ray",
     "packed_lengths",
     "preflight",
     "read_findings",

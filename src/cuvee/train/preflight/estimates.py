@@ -6,7 +6,6 @@ arithmetic (`cuvee.train.memory`, `cuvee.train.duration`).
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from cuvee.errors import DataError
+from cuvee.models.machine import ram
 from cuvee.models.shape import ModelShape
 from cuvee.recipe import Train
 from cuvee.train.duration import Speed, measure_speed, seconds
@@ -86,10 +86,7 @@ def _speed(precision: Any, weights: Any, device: Device) -> Speed:
 
 
 def _too_large(total: int, device: Device) -> Iterator[Finding]:
-    if device == "cuda":
-        there = int(torch.cuda.get_device_properties(0).total_memory)
-    else:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = ram() if device == "cpu" else int(torch.cuda.get_device_properties(0).total_memory)
     if total > there:
         yield Finding(
             "warning",

@@ -6,7 +6,6 @@ word, so whatever is too long is dropped here, by name. Memory: a batch, and som
 bytes an example. Not here: choosing examples (`cuvee.select`), training (`cuvee.train.sft`).
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from cuvee.models.template import adapt, end_of_turn
 from cuvee.recipe import Train
 from cuvee.records import Example, iter_rows, iter_values
 from cuvee.train.preflight.agreement import agreement, read_config
-from cuvee.train.preflight.checks import Frame, broken_rows, frame_of
-from cuvee.train.preflight.encode import encode, in_batches
+from cuvee.train.preflight.batches import Check, Reader, check_here
+from cuvee.train.preflight.checks import frame_of
+from cuvee.train.preflight.encode import in_batches
 from cuvee.train.preflight.files import ARROW, TOKENS, writing
 from cuvee.train.preflight.findings import FINDINGS, Findings, refusal, write_findings
 from cuvee.train.preflight.held_out import held_out_problems
@@ -27,7 +27,7 @@ from cuvee.train.preflight.totals import Totals
 from cuvee.train.preflight.verdict import About, findings_of
 
 
-def preflight(
+def preflight(  # noqa: PLR0913 - where it is done comes on top
     examples_file: Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -35,11 +35,13 @@ def preflight(
     train: Train,
     out: Path,
     processes: int = 1,
+    check: Check = check_here,
 ) -> Findings:
     """Write the rows to train on and what was found into `out`; return what was found.
 
     `tokenizer` is the base's; a chat template that breaks is mended in it, in place. `base` is
-    its folder, of which the configuration is read; `processes` is how many train together.
+    its folder, of which the configuration is read; `processes` is how many train together;
+    `check` tokenises and checks the batches.
     Raises TrainError where a finding is an error, naming each and its rows (`preflight.json` is
     written all the same); DataError where file, tokenizer or configuration cannot be read.
     """
@@ -54,35 +56,22 @@ def preflight(
         template_changes=changes,
         findings=agreement(tokenizer, base, config=config, train=train, end=end),
     )
-    reader = _Reader(
+    reader = Reader(
         tokenizer=tokenizer,
         frame=frame_of(tokenizer, end=end, vocabulary=int(config.vocab_size)),
         end=end,
         max_tokens=train.max_tokens,
-        held_out=_held_out(examples_file, train),
     )
-    totals = _read(examples_file, reader, out)
+    held_out = _held_out(examples_file, train)
+    totals = _read(examples_file, reader, out, held_out=held_out, check=check)
     chosen = held_out_problems(totals.problems, train.held_out)
-    if chosen != reader.held_out & totals.problems:  # a side had only rows that were too long
-        totals = _read(examples_file, dataclasses.replace(reader, held_out=chosen), out)
+    if chosen != held_out & totals.problems:  # a side had only rows that were too long
+        totals = _read(examples_file, reader, out, held_out=chosen, check=check)
     findings = findings_of(totals, about, train=train, processes=processes)
     write_findings(out, findings)
     if findings.errors:
         raise TrainError(refusal(findings.errors))
     return findings
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    """What each batch is read with."""
-
-    tokenizer: PreTrainedTokenizerBase
-    frame: Frame
-    end: str
-    """The text that ends a turn."""
-    max_tokens: int
-    held_out: frozenset[str]
-    """Problems."""
 
 
 def _held_out(examples_file: Path, train: Train) -> frozenset[str]:
@@ -93,18 +82,22 @@ def _held_out(examples_file: Path, train: Train) -> frozenset[str]:
     return held_out_problems((row["problem_id"] for row in rows), train.held_out)
 
 
-def _read(examples_file: Path, reader: _Reader, out: Path) -> Totals:
-    """Write the kept rows of a file to `tokens.parquet` and count what is found in them."""
+def _read(
+    examples_file: Path, reader: Reader, out: Path, *, held_out: frozenset[str], check: Check
+) -> Totals:
+    """Write the kept rows of a file to `tokens.parquet` and count what is found in them.
+
+    `held_out` are problems.
+    """
     totals = Totals()
     with writing(out) as write:
-        for examples in in_batches(iter_rows(examples_file, Example)):
-            batch = encode(examples, reader.tokenizer, end=reader.end)
-            fits = batch.lengths <= reader.max_tokens
-            totals.count_lengths(batch, fits)
+        for checked in check(in_batches(iter_rows(examples_file, Example)), reader):
+            fits = checked.batch.lengths <= reader.max_tokens
+            totals.count_lengths(checked.batch, fits)
             if not fits.any():
                 continue
-            kept = batch.only(fits)
-            held_out = np.array([e.problem_id in reader.held_out for e in kept.examples])
-            totals.count_kept(kept, broken_rows(kept, reader.tokenizer, reader.frame), held_out)
-            write(kept, held_out)
+            kept = checked.batch.only(fits)
+            apart = np.array([e.problem_id in held_out for e in kept.examples])
+            totals.count_kept(kept, checked.broken, apart)
+            write(kept, apart)
     return totals
