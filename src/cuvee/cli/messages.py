@@ -12,6 +12,8 @@ import typer
 
 from cuvee.errors import CuveeError, RecipeError
 
+STOPPED = "stopped; what is finished is kept: the same command goes on from there"
+
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
@@ -21,7 +23,12 @@ def errors_as_messages() -> Iterator[None]:
     except CuveeError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _stop("stopped; what is finished is kept: the same command goes on from there", 130)
+        _stop(STOPPED, 130)
+    except SystemError as error:
+        # So comes a Ctrl-C that meets C code which does not look for one (numba's first call).
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        _stop(STOPPED, 130)
     except OSError as error:
         _stop(_describe(error), 1)
 
