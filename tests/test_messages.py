@@ -38,5 +38,5 @@ def test_flags_that_were_not_given_are_not_refused(absent: object) -> None:
 
 @pytest.mark.parametrize("given", [0, "", True, ["a=1"]])
 def test_flags_that_were_given_are_named(given: object) -> None:
-    with pytest.raises(RecipeError, match="^--gpus: only with --gpu$"):
+    with pytest.raises(RecipeError, match=r"^--gpus: only with --gpu$"):
         refuse_flags({"--gpus": given, "--seed": None}, "only with --gpu")
