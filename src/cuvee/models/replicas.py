@@ -4,7 +4,7 @@
 the thread that started it. A replica that dies is started again after a while, twice as long
 each time; after `MOST_DEATHS` in a row without an answer it is given up. What happens is said
 on stderr. How an engine is started is the group's own: `on_this_machine` here, on the nodes
-of a cluster `cuvee.workers.engines`. Not here: which replica gets a request
+of a cluster `cuvee.workers.balancer`. Not here: which replica gets a request
 (`cuvee.models.places`).
 """
 

@@ -150,7 +150,9 @@ def _judged(case: Case, domain: str) -> Figure:
     if seen is None or not seen.each or case.assumptions.wish("judged_rate", domain) is not None:
         return case.assumptions.figure("judged_rate", domain)
     found = mean_of(seen.each, of=whole(case, domain, len(seen.each)))
-    return found.scaled(1 / answers_a_problem(case, domain)).at_most(1.0)
+    pilot = case.measured.selected.get(domain)
+    answers = pilot.answers / len(seen.each) if pilot else answers_a_problem(case, domain)
+    return found.scaled(1 / max(answers, 1.0)).at_most(1.0)
 
 
 def _graded(case: Case, domain: str) -> Figure:

@@ -66,12 +66,20 @@ def selected(look: Look) -> dict[str, Selected]:
     """Return what became of each domain's answers, where they have been verified."""
     found: dict[str, Selected] = {}
     for domain in sorted(look.domains):
-        if not look.run.verdicts(domain).exists():
+        if not (look.run.verdicts(domain).exists() and _is_answered_alike(look, domain)):
             continue
         said = look.attempt(f"verify and select of {domain}", partial(_selected, look, domain))
         if said is not None:
             found[domain] = said
     return found
+
+
+def _is_answered_alike(look: Look, domain: str) -> bool:
+    """Return whether the same teachers answer a domain in both recipes, and are asked alike."""
+    old, new = ({t.name for t in r.teachers_of(domain)} for r in (look.run.recipe, look.recipe))
+    if old != new:
+        look.notes.append(f"{domain}: pass rate and examples not measured: its teachers differ")
+    return old == new and new <= look.teachers
 
 
 def _selected(look: Look, domain: str) -> Selected:
@@ -105,9 +113,18 @@ def _usable(
 ) -> tuple[tuple[float, ...], ...]:
     """Return how many of each problem's traces are fit after each round that has been.
 
-    After the first alone where the recipes differ in `rounds`.
+    After the first alone where the recipes differ in `rounds`; not at all where they differ in
+    how many answers a problem gets.
     """
     run, found = look.run, []
+    old, new = (
+        {t.name: t.samples for t in r.teachers_of(domain)} for r in (run.recipe, look.recipe)
+    )
+    if old != new:
+        look.notes.append(
+            f"{domain}: examples a problem not measured: its teachers' samples differ"
+        )
+        return ()
     counts = dict.fromkeys(problems, 0)
     again = look.recipe.rounds is not None and run.recipe.rounds == look.recipe.rounds
     if run.recipe.rounds is not None and look.recipe.rounds is not None and not again:

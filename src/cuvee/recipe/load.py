@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from cuvee.errors import RecipeError
 from cuvee.recipe.evaluation import Declaration, Evaluate
 from cuvee.recipe.root import Recipe, Verify
+from cuvee.recipe.serving import unaddressed
 from cuvee.recipe.training import Train
 
 
@@ -106,8 +107,9 @@ def _section(name: str, kind: type[BaseModel], data: Any) -> BaseModel:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the resolved recipe as YAML: every key, defaults included."""
-    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+    """Return the resolved recipe as YAML: every key, defaults included, inherited addresses not."""
+    data = unaddressed(json.loads(recipe.model_dump_json()))
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
 def recipe_schema() -> str:

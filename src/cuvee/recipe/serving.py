@@ -139,6 +139,15 @@ def addressed(data: Any) -> Any:
     return found
 
 
+def unaddressed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as `addressed` got it: who sets another `address` sets it for all again."""
+    for section in (*data["teachers"], data["evaluate"]):
+        serve = section.get("serve") or {}
+        if serve.get("address") == data.get("address"):
+            serve.pop("address", None)
+    return data
+
+
 def _with_address(section: Any, address: Any) -> Any:
     serve = section.get("serve") if isinstance(section, Mapping) else None
     if not isinstance(serve, Mapping) or serve.get("over") is None:

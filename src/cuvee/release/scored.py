@@ -17,7 +17,6 @@ from cuvee.release.facts import Pairing
 from cuvee.runfolder import Run
 
 R = TypeVar("R", Score, Comparison)
-"""Verdicts that say something of the model."""
 
 
 def scored_files(run: Run) -> list[Path]:

@@ -55,7 +55,7 @@ class Found:
 
     shards: tuple[Shard, ...]
     others: int
-    """Files that are no .parquet."""
+    """Files that are no .parquet, or hidden."""
     beneath_out: int
     """Files that stand in the folder that is written to: never an input."""
 
@@ -64,8 +64,9 @@ def find_shards(source: str, out: str) -> Found:
     """Return the shards of a file, folder or pattern; their verdicts go beneath `out`.
 
     A shard's name is its path beneath the folder, or beneath the part of the pattern that has
-    no `*`. Hidden files and those with a `_` before their name are none. Raises DataError
-    where there is no shard, RecipeError as `store.filesystem` does.
+    no `*`. Hidden files, those with a `_` before their name, and what stands in such folders are
+    none: `_temporary`, or a `..` in the name of an object. Raises DataError where there is no
+    shard, RecipeError as `store.filesystem` does.
     """
     folder, listed = absolute_out(out), store.list_files(source)
     inputs = {url: info for url, info in listed.items() if not url.startswith(f"{folder}/")}
@@ -74,12 +75,14 @@ def find_shards(source: str, out: str) -> Found:
     shards = []
     for url, info in rows.items():
         name = url.removeprefix(root).lstrip("/")
+        if _is_hidden(name):
+            continue
         size = int(info.get("size") or 0)
         shards.append(Shard(name, url, f"{folder}/{name}", size, store.mark_of(info)))
-    found = Found(tuple(shards), len(inputs) - len(rows), len(listed) - len(inputs))
+    found = Found(tuple(shards), len(inputs) - len(shards), len(listed) - len(inputs))
     if not shards:
         raise DataError(
-            f"{source}: no shard: {found.others} files that do not end in {SUFFIX}, "
+            f"{source}: no shard: {found.others} files that do not end in {SUFFIX} or are hidden, "
             f"{found.beneath_out} files in --out itself"
         )
     return found
@@ -94,6 +97,11 @@ def is_shard(url: str) -> bool:
     """Say whether a file holds rows, by its name."""
     name = PurePosixPath(url).name
     return name.lower().endswith(SUFFIX) and not name.startswith((".", "_"))
+
+
+def _is_hidden(name: str) -> bool:
+    """Say whether any part of a name is hidden; an empty one would be lost in a folder's path."""
+    return any(part[:1] in ("", ".", "_") for part in name.split("/"))
 
 
 def _root(source: str, urls: list[str]) -> str:

@@ -101,7 +101,7 @@ def list_files(url: str) -> dict[str, Mapping[str, Any]]:
         fs.invalidate_cache()
         if has_magic(path):
             return _matching(fs, path)
-        info = fs.info(path)
+        info = _followed(fs, fs.info(path))
         return dict(_beneath(fs, path, 1)) if info["type"] == "directory" else {path: info}
 
     return _files(fs, _heard(listed, url))
@@ -143,16 +143,33 @@ def _beneath(fs: Any, folder: str, depth: int) -> Iterator[tuple[str, Any]]:
 
     `fs.glob` and `fs.find` leave out a folder whose listing fails: shards would be missed.
     """
-    for info in fs.ls(folder, detail=True):
-        path = info["name"].rstrip("/")
+    for entry in fs.ls(folder, detail=True):
+        path = entry["name"].rstrip("/")
+        info = _followed(fs, entry)
         if info["type"] != "directory":
             yield path, info
         elif depth > 1 and path != folder.rstrip("/"):  # some list a folder in itself
             yield from _beneath(fs, path, depth - 1)
 
 
+def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is known of a file; of a disk's symbolic link, of what it leads to.
+
+    A link that leads nowhere stays one, and who reads it says so; one that leads to a folder it
+    stands in does too, as its files would come again and again.
+    """
+    if not info.get("islink"):
+        return info
+    place = Path(info["name"])
+    there = Path(os.path.realpath(place))  # `Path.resolve` raises where links go in a circle
+    if not there.exists() or Path(os.path.realpath(place.parent)).is_relative_to(there):
+        return info
+    return {**fs.info(str(there)), "name": info["name"]}
+
+
 def _files(fs: Any, listed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {_url(fs, path): info for path, info in sorted(listed.items()) if info["type"] == "file"}
+    every = sorted(listed.items())
+    return {_url(fs, path): info for path, info in every if info["type"] != "directory"}
 
 
 def _heard(listed: Callable[[], dict[str, Any]], url: str) -> dict[str, Any]:
@@ -269,6 +286,12 @@ def put(file: Path, url: str) -> None:
         return
 
     def rename() -> None:
+        fs.invalidate_cache()
+        try:
+            fs.info(target)
+        except FileNotFoundError:
+            fs.info(path)  # an earlier try renamed it, and no reply came
+            return
         if fs.exists(path):
             fs.rm_file(path)  # some rename over nothing only
         fs.mv(target, path)

@@ -33,7 +33,7 @@ class Verified:
     shards: int
     """That are done."""
     failed: tuple[str, ...]
-    """Shards that could not be done, each with its reason."""
+    """Shards, or pieces of them, that could not be done, each with its reason."""
 
 
 def verify_shards(source: str, out: str, how: How, *, open_workers: OpenWorkers) -> Verified:

@@ -18,6 +18,7 @@ from cuvee.shards.check import Outcome, check_piece, check_pieces, join_shards
 from cuvee.shards.pieces import Piece, Shard
 from cuvee.shards.record import How
 from cuvee.verify.clustered import check_rows_on_ray, find_faults
+from cuvee.verify.summary import printable
 from cuvee.workers.chunks import map_chunks
 from cuvee.workers.cluster import cluster
 from cuvee.workers.nodes import check_nodes
@@ -88,7 +89,8 @@ def _check_on_ray(pieces: Sequence[Piece], how: How) -> Outcomes:
         if not outcome.lost:
             yield outcome
             continue
-        say(f"{piece.name}: no worker came back from it ({outcome.why}); row by row now")
+        lost = f"{piece.name}: no worker came back from it ({outcome.why}); row by row now"
+        say(printable(lost))
         yield check_piece(piece, how, check=check_rows_on_ray)
 
 
@@ -104,7 +106,8 @@ def _lost(_: Piece, why: str) -> Outcome:
 
 def _unjoined(join: Join, why: str) -> Outcome:
     shard, _ = join
-    return Outcome(None, f"{shard.name}: its pieces could not be joined: {why}", lost=True)
+    told = printable(f"{shard.name}: its pieces could not be joined: {why}")
+    return Outcome(None, told, lost=True)
 
 
 def _uncounted(_: Any) -> None:

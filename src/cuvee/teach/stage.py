@@ -279,7 +279,9 @@ def _ask(
     file = run.traces(domain, teacher.name, in_round=in_round)
     written = write_rows(file, answers, Trace)
     usage = answers.usage()
-    if usage.failed == written:
+    # What is left for a later round may be what the server refuses; of the first that is no sign.
+    left_over = in_round > 1 and usage.refused == usage.failed
+    if usage.failed == written and not left_over:
         remove(file)
         raise TeacherError(
             f"{teacher.name}: all {written} requests failed; the first: {usage.first_error}"
