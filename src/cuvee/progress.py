@@ -184,6 +184,14 @@ def log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+def printable(text: str) -> str:
+    """Return a line that cannot steer a terminal: `?` for control characters, line ends too.
+
+    For whatever comes out of other people's files and models.
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def say(text: str) -> None:
     """Print a line for the user and write it to the log."""
     console.print(text, markup=False)

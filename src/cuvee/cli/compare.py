@@ -48,7 +48,7 @@ def compare(
             rows = [_as_json(compared) for compared in found]
             typer.echo(json.dumps(rows, indent=1, ensure_ascii=True))
             return
-        from cuvee.evaluate.scored import printable
+        from cuvee.progress import printable
 
         for number, compared in enumerate(found):
             if number:

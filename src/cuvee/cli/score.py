@@ -130,7 +130,8 @@ def score(  # noqa: PLR0913 - one a flag
 
 def _show(found: "Graded", *, as_json: bool) -> None:
     """Print score, pass@k and maj@k, and what does not stand in them."""
-    from cuvee.evaluate.scored import at_k_table, printable, score_table
+    from cuvee.evaluate.scored import at_k_table, score_table
+    from cuvee.progress import printable
 
     if as_json:
         typer.echo(json.dumps(_as_json(found), indent=1, ensure_ascii=True))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cuvee.errors import DataError, RecipeError
+from cuvee.progress import printable
 from cuvee.records import Problem, Score, Trace, Verdict, read_rows, write_rows
 
 NAMES = ("problems", "traces", "verdicts", "scores")
@@ -70,11 +71,6 @@ def read_scored(folder: Path) -> Scored:
         read_rows(folder / "verdicts.parquet", Verdict),
         read_rows(folder / "scores.parquet", Score),
     )
-
-
-def printable(text: str) -> str:
-    """Return a line that cannot steer a terminal: names come out of other people's files."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def percent(share: float) -> str:

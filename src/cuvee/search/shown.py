@@ -10,7 +10,8 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from cuvee.evaluate.scored import interval, percent, printable
+from cuvee.evaluate.scored import interval, percent
+from cuvee.progress import printable
 from cuvee.search.held_apart import HeldApart
 from cuvee.search.tried import LEVEL, Result, Tried
 

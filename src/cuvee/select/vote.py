@@ -20,8 +20,6 @@ from cuvee.verify.math.compare import check_math
 Outcome = Literal["voted", "too_few_votes", "tied_vote", "no_agreement"]
 
 CHECKER = "vote"
-VOTING = ("math", "choice")
-"""Verifiers whose answers can be told equal without a gold."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cuvee.atomic import replacing
 from cuvee.errors import RecipeError
+from cuvee.progress import printable
 from cuvee.records import Verdict, write_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -97,8 +98,3 @@ def summary_table(summary: Summary) -> Table:
         first_row = Text(printable(shown))
         table.add_row(verdict, reason, str(rows), f"{rows / total:.1%}", first_row)
     return table
-
-
-def printable(text: str) -> str:
-    """Return a text as a terminal may show it: `?` for control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

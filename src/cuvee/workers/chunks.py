@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cuvee.errors import CuveeError
-from cuvee.progress import Tick, warn
+from cuvee.progress import Tick, printable, warn
 from cuvee.workers.cluster import cpu_count, require_ray
 
 CHUNK_TRIES = 2
@@ -175,7 +175,7 @@ class _Line:
 
     def lose(self, chunk: _Chunk, why: str) -> None:
         """Have a chunk asked again, whole or in two halves; or give its one row up."""
-        why = " ".join(why.split())[:200]
+        why = printable(" ".join(why.split())[:200])  # it may quote a row
         chunk.failures += 1
         self.losses.workers += 1
         if not self.losses.done and self.losses.workers >= HOPELESS:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cuvee.evaluate.scored import printable
+from cuvee.progress import printable
 from cuvee.serve.bench.figures import Cell, Spread, cell, spread
 from cuvee.serve.bench.machine import bytes_a_token
 from cuvee.serve.bench.subjects import Started, Subject
