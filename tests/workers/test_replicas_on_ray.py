@@ -195,7 +195,8 @@ def test_an_actor_killed_under_load_takes_its_engine_along_and_is_replaced(
         assert alive(other)
         family = [pid for _, _, pid in ups(folder)]
     assert wait_until(lambda: not any(alive(pid) for pid in family))
-    assert "its worker or node is gone" in (folder / "m.log").read_text()
+    # Who notices first is a race: a request that finds nobody, or Ray.
+    assert "(death 1 of at most 5)" in (folder / "m.log").read_text()
 
 
 def check_is_closed_and_secret(url: str, processes: list[int], folder: Path) -> None:

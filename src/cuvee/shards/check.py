@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cuvee.errors import DataError
+from cuvee.progress import printable
 from cuvee.records import Verdict, write_rows
 from cuvee.shards import store
 from cuvee.shards.pieces import Piece, Shard
 from cuvee.shards.record import KEY, How, Record, counted, joined, read_record
 from cuvee.verify.rows import Row, check_reading
-from cuvee.verify.summary import Summary, printable
+from cuvee.verify.summary import Summary
 from cuvee.workers.nodes import versions
 
 BATCH_ROWS = 256
@@ -147,8 +148,8 @@ def find_record(url: str) -> Record | None:
         with store.opened(url) as file:
             metadata = pq.read_metadata(file).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, ConnectionError) or getattr(error, "errno", None) is not None:
-            raise  # the store's; without a number it is pyarrow's, of damaged bytes
+        if store.is_of_store(error):
+            raise
         return None
     text = metadata.get(KEY.encode())
     if text is None:

@@ -109,13 +109,14 @@ def _root(source: str, urls: list[str]) -> str:
     whole = store.absolute(source)
     if urls == [whole]:
         return whole.rpartition("/")[0] + "/"
-    return store.fixed_part(whole) + "/"
+    return store.root_of(source) + "/"
 
 
 def cut(shard: Shard) -> list[Piece]:
     """Return a shard as pieces of at most PIECE_BYTES, or of one row group.
 
-    A shard whose end cannot be read is one piece: whoever checks it says why.
+    A shard that is not there or no readable Parquet is one piece: whoever checks it says why.
+    Raises OSError for a store that does not answer: a shard of any size would be one piece.
     """
     whole = [Piece(shard, None, shard.target)]
     if shard.size <= PIECE_BYTES:
@@ -136,14 +137,18 @@ def cut(shard: Shard) -> list[Piece]:
 
 
 def _group_sizes(shard: Shard) -> list[int]:
-    """Return the bytes of each row group; none where the file is not readable."""
+    """Return the bytes of each row group; none where the file is no readable Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with store.opened(shard.source) as file:
             metadata = pq.read_metadata(file)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, *store.LASTING):
+        return []
+    except OSError as error:
+        if store.is_of_store(error):
+            raise
         return []
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     return [

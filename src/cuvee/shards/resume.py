@@ -37,6 +37,8 @@ class Plan:
     """Outputs whose input is another one now: checked again."""
     broken: int = 0
     """Outputs that are not whole: checked again."""
+    left_over: list[str] = dataclasses.field(default_factory=list)
+    """Pieces of shards that are done: joining them was ended before they were removed."""
     strangers: int = 0
     """Shards in --out that belong to no shard of the input."""
 
@@ -57,7 +59,8 @@ def make_plan(shards: Sequence[Shard], out: str, how: How) -> Plan:
     records = _records(whole, there, how, plan)
     plan.done = {p.name: records[p.target] for p in whole if p.target in records}
     rest = [shard for shard in shards if shard.name not in plan.done]
-    plan.cut = list(zip(rest, _at_once(cut, rest), strict=True))
+    plan.left_over = sorted(url for url in there if _shard_of_piece(url, out) in plan.done)
+    plan.cut = list(zip(rest, _at_once(_cut, rest), strict=True))
     pieces = [p for _, several in plan.cut for p in several if p.groups is not None]
     plan.kept = _records(pieces, there, how, plan)
     ours = {shard.target for shard in shards}
@@ -90,6 +93,19 @@ def _records(pieces: Sequence[Piece], there: set[str], how: How, plan: Plan) -> 
 
 def _input(piece: Piece) -> tuple[int, str, tuple[int, int] | None]:
     return piece.shard.size, piece.shard.mark, piece.groups
+
+
+def _shard_of_piece(url: str, out: str) -> str:
+    """Return the name of the shard that a file in --out is a piece of; nothing for others."""
+    parts = f"{out}/{PARTS}/"
+    return url.removeprefix(parts).rpartition("/")[0] if url.startswith(parts) else ""
+
+
+def _cut(shard: Shard) -> list[Piece]:
+    try:
+        return cut(shard)
+    except OSError as error:
+        raise DataError(f"{shard.source}: cannot be read: {error}") from error
 
 
 def _record(url: str) -> Record | None:

@@ -29,6 +29,7 @@ DEEPEST = 64
 """Folders in folders that are looked through."""
 LASTING = (FileNotFoundError, PermissionError)
 """Failures that asking again does not mend."""
+PATTERN_SIGNS = "*?["
 UNLISTED = ("http", "https")
 """Schemes of fsspec that can neither be listed nor written to."""
 
@@ -93,13 +94,11 @@ def list_files(url: str) -> dict[str, Mapping[str, Any]]:
     Of a folder those that stand in it, not deeper. Sorted by name. Raises DataError for a
     place that cannot be read, RecipeError as `filesystem` does.
     """
-    from fsspec.core import has_magic
-
     fs, path = filesystem(url)
 
     def listed() -> dict[str, Any]:
         fs.invalidate_cache()
-        if has_magic(path):
+        if _is_pattern(fs, path):
             return _matching(fs, path)
         info = _followed(fs, fs.info(path))
         return dict(_beneath(fs, path, 1)) if info["type"] == "directory" else {path: info}
@@ -124,18 +123,31 @@ def list_beneath(url: str) -> dict[str, Mapping[str, Any]]:
 def _matching(fs: Any, pattern: str) -> dict[str, Any]:
     from fsspec.utils import glob_translate
 
-    root = fixed_part(pattern)
+    root = _fixed_part(pattern)
     rest = pattern.removeprefix(root).strip("/")
     depth = DEEPEST if "**" in rest else rest.count("/") + 1
     wanted = re.compile(glob_translate(pattern))
     return {name: info for name, info in _beneath(fs, root, depth) if wanted.fullmatch(name)}
 
 
-def fixed_part(pattern: str) -> str:
+def _is_pattern(fs: Any, path: str) -> bool:
+    """Say whether a path means all files that match it: a disk may hold a folder `run[1]`."""
+    marked = any(sign in path for sign in PATTERN_SIGNS)
+    return marked and not (is_local(fs) and Path(path).exists())
+
+
+def _fixed_part(pattern: str) -> str:
     """Return the innermost folder of a pattern that has no sign of a pattern in its path."""
-    while any(sign in pattern for sign in "*?["):
+    while any(sign in pattern for sign in PATTERN_SIGNS):
         pattern = pattern.rpartition("/")[0]
     return pattern
+
+
+def root_of(url: str) -> str:
+    """Return what `list_files` looks through: a folder itself, or that before a pattern."""
+    fs, path = filesystem(url)
+    whole = absolute(url)
+    return _fixed_part(whole) if _is_pattern(fs, path) else whole
 
 
 def _beneath(fs: Any, folder: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -156,13 +168,14 @@ def _followed(fs: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what is known of a file; of a disk's symbolic link, of what it leads to.
 
     A link that leads nowhere stays one, and who reads it says so; one that leads to a folder it
-    stands in does too, as its files would come again and again.
+    stands in, or was reached through, does too, as its files would come again and again.
     """
     if not info.get("islink"):
         return info
     place = Path(info["name"])
     there = Path(os.path.realpath(place))  # `Path.resolve` raises where links go in a circle
-    if not there.exists() or Path(os.path.realpath(place.parent)).is_relative_to(there):
+    around = [Path(os.path.realpath(folder)) for folder in place.parents]
+    if not there.exists() or around[0].is_relative_to(there) or there in around:
         return info
     return {**fs.info(str(there)), "name": info["name"]}
 
@@ -208,6 +221,11 @@ def patiently(work: Callable[[], Result], url: str) -> Result:
         raise
     except Exception as error:
         raise ConnectionError(f"{url}: {_told(error)}") from error
+
+
+def is_of_store(error: Exception) -> bool:
+    """Say whether a store or disk failed; pyarrow's OSError of damaged bytes has no number."""
+    return isinstance(error, ConnectionError) or getattr(error, "errno", None) is not None
 
 
 def _told(error: Exception) -> str:

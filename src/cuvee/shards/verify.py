@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from cuvee.errors import DataError
-from cuvee.progress import bar, say, warn
+from cuvee.progress import bar, printable, say, warn
 from cuvee.shards import store
 from cuvee.shards.pieces import Found, absolute_out, find_shards
 from cuvee.shards.record import How, Record, add
@@ -48,6 +48,7 @@ def verify_shards(source: str, out: str, how: How, *, open_workers: OpenWorkers)
     found = find_shards(source, out)
     plan = make_plan(found.shards, out, how)
     _say_plan(found, plan)
+    _remove(plan.left_over)
     records = dict(plan.done)
     failed: list[str] = []
     if plan.cut:
@@ -70,6 +71,7 @@ def _say_plan(found: Found, plan: Plan) -> None:
         "files beneath --out are no input": found.beneath_out,
         "outputs are of another input than there is now: checked again": plan.changed,
         "outputs are not whole: checked again": plan.broken,
+        "pieces in --out are of shards that are done: removed": len(plan.left_over),
         "shards in --out are of no shard of the input": plan.strangers,
     }
     for what, number in told.items():
@@ -79,6 +81,14 @@ def _say_plan(found: Found, plan: Plan) -> None:
     kept = [*plan.done.values(), *plan.kept.values()]
     if older := sum(record.versions != now for record in kept):
         warn(f"{older} outputs were checked with other versions than are installed now, and kept")
+
+
+def _remove(pieces: list[str]) -> None:
+    """Remove pieces that nobody needs. Where that is not allowed they do no harm."""
+    try:
+        store.remove(pieces)
+    except OSError as error:
+        warn(printable(f"pieces of shards that are done could not all be removed: {error}"))
 
 
 def _make_folder(out: str) -> None:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from cuvee.errors import CuveeError
-from cuvee.progress import say
+from cuvee.progress import printable, say
 from cuvee.shards import store
 from cuvee.shards.check import Outcome, check_piece, check_pieces, join_shards
 from cuvee.shards.pieces import Piece, Shard
 from cuvee.shards.record import How
 from cuvee.verify.clustered import check_rows_on_ray, find_faults
-from cuvee.verify.summary import printable
 from cuvee.workers.chunks import map_chunks
 from cuvee.workers.cluster import cluster
 from cuvee.workers.nodes import check_nodes

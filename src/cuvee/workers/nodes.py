@@ -46,7 +46,8 @@ def check_nodes(
 
     `find_faults` runs in a worker of each node and returns what stands against it; it must be
     importable there, and answer within `seconds`. `needs` has Ray's names (`CPU`, `GPU`).
-    Raises CuveeError where a node has a fault, with all faults of all nodes.
+    A node that is lost meanwhile is left out. Raises CuveeError where a node has a fault, with
+    all faults of all nodes.
     """
     ray = require_ray()
     alive = [node for node in ray.nodes() if node["Alive"] and _has(node["Resources"], needs)]
@@ -54,7 +55,12 @@ def check_nodes(
         raise CuveeError("Ray: the cluster has no node with a CPU; start one with `ray start`")
     asked = [_ask(ray, node["NodeID"], find_faults) for node in alive]
     ray.wait(asked, num_returns=len(asked), timeout=seconds)
-    nodes = [_node(ray, node, task, seconds) for node, task in zip(alive, asked, strict=True)]
+    told_of = [_node(ray, node, task, seconds) for node, task in zip(alive, asked, strict=True)]
+    nodes = [node for node in told_of if node is not None]
+    if gone := len(told_of) - len(nodes):
+        say(f"  {gone} of {len(told_of)} nodes went while they were asked")
+    if not nodes:
+        raise CuveeError("Ray: every node of the cluster went while it was asked")
     for node in nodes:
         state = "; ".join(node.faults) or "ready, versions as here"
         say(f"  node {node.address}: {node.cpus} CPUs, {node.memory_gb:.0f} GB: {state}")
@@ -123,10 +129,13 @@ def _has(resources: Mapping[str, float], needs: Mapping[str, float]) -> bool:
     return all(resources.get(key, 0) >= need for key, need in {**ONE_CPU, **needs}.items())
 
 
-def _node(ray: Any, node: Mapping[str, Any], task: Any, seconds: float) -> Node:
+def _node(ray: Any, node: Mapping[str, Any], task: Any, seconds: float) -> Node | None:
+    """Return what was heard of a node; None where it is gone: Ray lists it for a while yet."""
     resources = node["Resources"]
     try:
         faults = tuple(ray.get(task, timeout=0))
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return None
     except ray.exceptions.GetTimeoutError:
         faults = (f"no answer within {seconds:.0f} s: no free CPU, or no worker starts",)
         ray.cancel(task, force=True)
