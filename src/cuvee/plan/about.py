@@ -33,7 +33,13 @@ from cuvee.plan.figures import Figure, known, mean_of
 from cuvee.plan.measured import About, Answers, in_flight
 from cuvee.plan.prices import usd_of
 from cuvee.plan.rows import Row
-from cuvee.plan.yields import chosen_tokens, examples_of, right_answers
+from cuvee.plan.yields import (
+    all_answers_a_problem,
+    chosen_tokens,
+    examples_of,
+    right_answers,
+    rounds_of,
+)
 from cuvee.recipe import Teacher
 from cuvee.select.refine import asked as refining
 from cuvee.verify import judge, judge_rubric
@@ -146,23 +152,30 @@ def _seen(case: Case, kind: About, domain: str) -> Answers | None:
 
 def _judged(case: Case, domain: str) -> Figure:
     """Return the share of the answers that a judge is asked about."""
-    seen = _seen(case, "judge", domain)
-    if seen is None or not seen.each or case.assumptions.wish("judged_rate", domain) is not None:
+    seen, pilot = _seen(case, "judge", domain), case.measured.selected.get(domain)
+    given = case.assumptions.wish("judged_rate", domain) is not None
+    if seen is None or not seen.each or pilot is None or not pilot.answers or given:
         return case.assumptions.figure("judged_rate", domain)
     found = mean_of(seen.each, of=whole(case, domain, len(seen.each)))
-    pilot = case.measured.selected.get(domain)
-    answers = pilot.answers / len(seen.each) if pilot else answers_a_problem(case, domain)
-    return found.scaled(1 / max(answers, 1.0)).at_most(1.0)
+    return found.scaled(len(seen.each) / pilot.answers).at_most(1.0)
 
 
 def _graded(case: Case, domain: str) -> Figure:
-    """Return how many answers to a problem are graded: those that are right, or unchecked."""
-    seen, rubric = _seen(case, "rubric", domain), case.recipe.domains[domain].rubric
-    given = case.assumptions.wish("pass_rate", domain) is not None
-    if seen is None or rubric is None or not seen.each or given:
+    """Return how many answers to a problem are graded: those that are right, or unchecked.
+
+    Measured: the share of the pilot's answers that were, of as many as are planned. Not where
+    only one of the two has further rounds: those ask what was not solved, so their share is less.
+    """
+    seen, pilot = _seen(case, "rubric", domain), case.measured.selected.get(domain)
+    rubric, given = case.recipe.domains[domain].rubric, case.assumptions.wish("pass_rate", domain)
+    if seen is None or not seen.each or rubric is None or pilot is None or given is not None:
+        return right_answers(case, domain)
+    again = pilot.all_answers > pilot.answers
+    if not pilot.all_answers or again != bool(rounds_of(case, domain)):
         return right_answers(case, domain)
     found = mean_of(seen.each, of=whole(case, domain, len(seen.each)))
-    return found.scaled(1 / rubric.samples)
+    share = found.scaled(len(seen.each) / (pilot.all_answers * rubric.samples))
+    return share * all_answers_a_problem(case, domain)
 
 
 def _row(case: Case, asking: Asking, stage: str, name: str) -> Row:
