@@ -70,11 +70,14 @@ def test_padding_keeps_every_line_and_adds_neutral_sentences_alone() -> None:
         ("The second has a slip.\n**Better:** First.", "first"),
         ("Better: first\nNo.\nBetter: neither", "neither"),
         ("Better: first or second", None),
+        ("Better: The second solution is right.", "second"),
+        ("Better: The first solution, as the second has a slip.", None),
+        ("Better: firstly", None),
         ("first", None),
         ("", None),
     ],
 )
-def test_a_choice_is_a_line_of_its_own_and_the_last_one_counts(
+def test_a_choice_begins_a_line_of_its_own_and_the_last_one_counts(
     said: str, choice: Choice | None
 ) -> None:
     assert read_choice(said) == choice

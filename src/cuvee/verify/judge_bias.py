@@ -43,9 +43,11 @@ Fault: (the first thing that is wrong with either solution, in one sentence, or:
 Better: (first, second or neither)"""
 
 _BETTER = re.compile(
-    r"^[\s*_#>`-]*+better[\s*_`]*+:[\s*_`]*+(first|second|neither)[\s*_`.]*+$", re.IGNORECASE
+    r"^[\s*_#>`-]*+better[\s*_`]*+:[\s*_`]*+(?:the\s++)?(first|second|neither)\b(.*)$",
+    re.IGNORECASE,
 )
-_LONGEST_LINE = 200
+_CHOICES = re.compile(r"\b(first|second|neither)\b", re.IGNORECASE)
+_LONGEST_LINE = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +95,18 @@ def pair_message(question: str, first: str, second: str) -> str:
 
 
 def read_choice(text: str) -> Choice | None:
-    """Return what the last line `Better: ...` of an answer states, or None."""
+    """Return what the last line `Better: ...` of an answer states, or None.
+
+    Small judges write a sentence there (`Better: The second solution is right.`): it counts
+    where it begins with a choice and names no other.
+    """
     chosen: dict[str, Choice] = {"first": "first", "second": "second", "neither": "neither"}
     for line in reversed(text.splitlines()):
-        if len(line) <= _LONGEST_LINE and (stated := _BETTER.fullmatch(line)):
-            return chosen[stated[1].lower()]
+        if len(line) > _LONGEST_LINE or not (stated := _BETTER.fullmatch(line)):
+            continue
+        choice = stated[1].lower()
+        others = {word.lower() for word in _CHOICES.findall(stated[2])} - {choice}
+        return None if others else chosen[choice]
     return None
 
 
