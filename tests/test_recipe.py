@@ -178,6 +178,18 @@ def test_overrides_reach_sections_lists_and_new_sections(tmp_path: Path) -> None
     assert recipe.evaluate.sampling.max_tokens == 9
 
 
+def test_an_address_set_on_a_dumped_recipe_reaches_what_is_served_over_ray(tmp_path: Path) -> None:
+    serve = {"over": "ray", "threads": 1}
+    carl = {"name": "carl", "model": "owner/name", "serve": serve}
+    dora = carl | {"name": "dora", "serve": serve | {"address": "other:1"}}
+    data = small() | {"teachers": [carl, dora], "workers": "ray", "address": "old:6379"}
+    path = tmp_path / "r.yaml"
+    path.write_text(dump_recipe(parse_recipe(data, where="r.yaml")))
+    for overrides, address in (([], "old:6379"), (["address=new:6379"], "new:6379")):
+        teachers = load_recipe(path, overrides).teachers
+        assert [t.serve and t.serve.address for t in teachers] == [address, "other:1"]
+
+
 @pytest.mark.parametrize("override", ["train.epochs", "=1", "name.x=1", "teachers.7.samples=1"])
 def test_broken_override_is_refused(tmp_path: Path, override: str) -> None:
     path = tmp_path / "r.yaml"

@@ -32,6 +32,9 @@ TRACE = Trace(
 ATTEMPT = Attempt("t", "p", "ann", True, True, False, None, 0.5, 100)
 
 
+OWN = frozenset({"ann"})
+
+
 def an_attempt(**changes: Any) -> Attempt:
     return dataclasses.replace(ATTEMPT, **changes)
 
@@ -52,14 +55,26 @@ def test_fit_is_what_the_filters_make_a_candidate_of() -> None:
         ]
     )
     sifted = [Candidate("right", "p", "ann", 9, "text")]
-    rows = list(attempts([right, long, lost], said, sifted, {"right": 0.25, "long": 0.125}))
+    judging = {"right": 0.25, "long": 0.125}
+    rows = list(attempts([right, long, lost], said, sifted, judging, priced=OWN))
     assert [row.text for row in rows] == ["text", None, None]
     assert [row.right for row in rows] == [True, True, False]
     assert [row.answered for row in rows] == [True, True, False]
     assert [row.checked for row in rows] == [True, True, False]
-    assert [row.usd for row in rows] == [0.75, 0.125, 0.0], "with what the judge took"
+    assert [row.usd for row in rows] == [0.75, 0.125, None], "with what the judge took"
     assert [row.tokens for row in rows] == [100, None, 100]
-    assert [row.usd for row in attempts([long], said, sifted, {})] == [None]
+    assert [row.refused for row in rows] == [False, False, False], "HTTP 500 may pass"
+    assert [row.usd for row in attempts([long], said, sifted, None, priced=OWN)] == [None]
+
+
+def test_a_judge_that_was_not_asked_cost_nothing_but_tells_nothing_of_the_teacher() -> None:
+    uncounted = dataclasses.replace(TRACE, usd=None)
+    said = judged([a_verdict(TRACE, "wrong")])
+    for priced, usd in ((frozenset[str](), 0.0), (OWN, None)):
+        (row,) = attempts([uncounted], said, [], {}, priced=priced)
+        assert row.usd == usd
+    found = [an_attempt(usd=0.0), an_attempt(teacher="bo", usd=0.0)]
+    assert the_price(found).usd == 0.0
 
 
 def test_a_text_counts_once_and_a_published_one_is_no_try() -> None:
@@ -76,6 +91,21 @@ def test_a_text_counts_once_and_a_published_one_is_no_try() -> None:
         Tried("q", tried=0, right=0, have=0),
         Tried("r", tried=0, right=0, have=0),
     ]
+
+
+def test_refused_is_what_every_teacher_that_can_be_asked_refused() -> None:
+    no, lost = {"answered": False, "refused": True}, {"answered": False}
+    found = [
+        an_attempt(problem_id="all", **no),
+        an_attempt(problem_id="all", teacher="bo", **no),
+        an_attempt(problem_id="all", teacher="r1", text="published"),
+        an_attempt(problem_id="one", **no),
+        an_attempt(problem_id="one", teacher="bo", **lost),
+        an_attempt(problem_id="answered"),
+        an_attempt(problem_id="answered", **no),
+    ]
+    rows = tried(["all", "one", "answered", "none"], found, askable=frozenset({"ann", "bo"}))
+    assert [row.problem_id for row in rows if row.refused] == ["all"]
 
 
 def the_price(found: list[Attempt], **changes: Any) -> Price:

@@ -76,12 +76,15 @@ def test_only_problems_whose_next_example_is_cheap_enough_are_asked() -> None:
     assert len(decide(problems, AIM, PRICE).asked) == 40
 
 
+REFUSED = Tried("refused", 0, 0, 0, refused=True)
+
 STOPS: dict[str, tuple[list[Tried], dict[str, Any], Price, str]] = {
     "target": (PROBLEMS, {"target": 5}, PRICE, "target of 5 examples is reached"),
     "done": ([a_problem("a", 2), a_problem("b", 3)], {}, PRICE, r"every problem is full \(2"),
     "nobody": (PROBLEMS, {}, Price(0, None, None), "published"),
     "too_dear": (PROBLEMS, {"usd_per_example": 0.01}, PRICE, r"would cost \$0\.\d+, more than"),
     "no_cost": (PROBLEMS, {"usd_per_example": 1}, Price(4, None, None), "cost is unknown"),
+    "refused": ([a_problem("a", 2), REFUSED], {}, PRICE, r"every other .*; not asked: 1 problems"),
     "too_few": (PROBLEMS, {"min_examples": 4}, PRICE, "fewer than 4"),
     "most": (PROBLEMS, {"rounds_left": 0}, PRICE, "used up; 2 problems are left"),
 }
@@ -109,3 +112,17 @@ def test_a_local_teacher_is_told_by_its_tokens() -> None:
 
 def test_a_problem_that_nobody_answered_is_asked_again() -> None:
     assert "lost" in decide([*PROBLEMS, a_problem("lost", 0, 0)], AIM, PRICE).asked
+
+
+def test_a_problem_that_is_refused_for_good_is_left_out_with_its_count() -> None:
+    without = decide(PROBLEMS, AIM, PRICE)
+    found = decide([*PROBLEMS, REFUSED], AIM, PRICE)
+    assert found.asked == without.asked
+    assert (found.expected, found.refused, without.refused) == (without.expected, 1, 0)
+    refused = "1 problems of which every request was refused for good"
+    assert found.why == f"{without.why}; not asked: {refused}"
+
+
+def test_a_published_example_of_a_refused_problem_counts() -> None:
+    given = dataclasses.replace(REFUSED, have=2)
+    assert decide([a_problem("a", 2), given], AIM, PRICE).stop == "done"

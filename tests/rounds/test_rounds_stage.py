@@ -206,3 +206,20 @@ def test_a_judge_decides_in_every_round_and_its_cost_counts(tmp_path: Path) -> N
     assert second.usd == pytest.approx(sum(trace.usd or 0 for trace in judged))
     assert first.next_usd is not None
     assert first.next_usd > 0
+
+
+def test_a_judge_with_a_price_who_was_never_asked_has_cost_nothing(tmp_path: Path) -> None:
+    judge: dict[str, Any] = {"name": "jo", "domains": [], "scripted": {"http_faults": 0.0}}
+    judge |= {"usd_per_mtok": {"input": 1, "output": 1}}
+    mute = {"skill": 0.0, "faults": ["truncated"], "http_faults": 0.0}
+    run = a_run(
+        tmp_path / "run",
+        domain={"verifier": "judge", "judge": "jo"},
+        teachers=[{"name": "ann", "scripted": mute}, judge],
+        rounds=TWO | {"usd_per_example": 0.5},
+    )
+    run_stages(run.recipe, run.path, ASKING)
+    first = read_rounds(run, "sums")[0]
+    judged = read_rows(judge_traces(run, "sums", in_round=1), Trace)
+    assert (judged, first.usd, first.next_usd) == ([], 0.0, 0.0)
+    assert first.stop == ""

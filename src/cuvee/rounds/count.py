@@ -7,6 +7,7 @@ again. Not here: files (`cuvee.rounds.stage`) and decisions (`cuvee.rounds.decid
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cuvee.records import Trace
@@ -15,37 +16,72 @@ from cuvee.rounds.record import Attempt
 from cuvee.select.choose import Candidate
 from cuvee.select.difficulty import is_checked
 from cuvee.select.sift import Judged, Sifted
+from cuvee.teach.exchange import BUSY, GATEWAY
+from cuvee.teach.reply import is_too_long
+
+STATUS = re.compile(r"HTTP (\d{3}): ")
+"""How the error of a trace begins where the server answered with one."""
+NO_FIT = "(prompt and max_tokens must fit into the model's context)"
+"""How it ends where the server said so, with whatever status."""
 
 
 def attempts(
     traces: Iterable[Trace],
     said: Judged,
     sifted: Iterable[Sifted],
-    judging: Mapping[str, float],
+    judging: Mapping[str, float] | None,
+    *,
+    priced: frozenset[str],
 ) -> Iterator[Attempt]:
     """Yield what came of each trace.
 
     `judging`: what deciding on it cost, by trace id; of a judge with a price, who was not asked
-    of every trace, and empty without one.
+    of every trace, perhaps of none. None without one, or where his cost is not known. `priced`:
+    teachers with a price of their own.
     """
-    unasked = 0.0 if judging else None
     texts = {row.id: row.text for row in sifted if isinstance(row, Candidate)}
     for trace in traces:
         verdict = said.verdicts[trace.id]
-        known = [usd for usd in (trace.usd, judging.get(trace.id, unasked)) if usd is not None]
+        failed = verdict.reason == "request_failed"
         yield Attempt(
             trace_id=trace.id,
             problem_id=trace.problem_id,
             teacher=trace.model,
-            answered=verdict.reason != "request_failed",
+            answered=not failed,
             checked=is_checked(verdict),
             right=verdict.verdict == "correct",
             text=texts.get(trace.id),
-            usd=sum(known) if known else None,
+            usd=_cost(trace, judging, priced),
             tokens=None
             if trace.completion_tokens is None
             else trace.completion_tokens + (trace.prompt_tokens or 0),
+            refused=failed and is_refusal(trace.error or ""),
         )
+
+
+def _cost(
+    trace: Trace, judging: Mapping[str, float] | None, priced: frozenset[str]
+) -> float | None:
+    """Return what a trace and its judge's decision cost; None where nothing of that is known."""
+    judge = None if judging is None else judging.get(trace.id, 0.0)
+    if judge is None:
+        return trace.usd
+    if trace.usd is None and trace.model in priced and not judge:
+        return None  # that no judge was asked does not make it free
+    return judge + (trace.usd or 0.0)
+
+
+def is_refusal(error: str) -> bool:
+    """Return whether a trace's error says that the server will never answer the request.
+
+    Traces keep only the words of `cuvee.teach.exchange`; its `Fate` is read back from them.
+    """
+    found = STATUS.match(error)
+    if found is None:
+        return is_too_long(error) and not error.startswith("given up")
+    status = int(found[1])
+    passing = status in BUSY | GATEWAY or status >= 500
+    return not passing or error.endswith(NO_FIT)
 
 
 def tried(
@@ -56,18 +92,27 @@ def tried(
     `askable`: teachers that can be asked again; only their answers tell what more would bring.
     """
     answers = dict.fromkeys(problems, 0)
+    refused: dict[str, bool] = {}
     own: dict[str, set[str]] = {}
     all_of: dict[str, set[str]] = {}
     for attempt in found:
         if attempt.teacher in askable:
-            answers[attempt.problem_id] += attempt.answered
+            problem = attempt.problem_id
+            answers[problem] += attempt.answered
+            refused[problem] = refused.get(problem, True) and attempt.refused
         if attempt.text is None:
             continue
         all_of.setdefault(attempt.problem_id, set()).add(attempt.text)
         if attempt.teacher in askable:
             own.setdefault(attempt.problem_id, set()).add(attempt.text)
     return [
-        Tried(problem, count, len(own.get(problem, ())), len(all_of.get(problem, ())))
+        Tried(
+            problem,
+            count,
+            len(own.get(problem, ())),
+            len(all_of.get(problem, ())),
+            refused.get(problem, False),
+        )
         for problem, count in answers.items()
     ]
 

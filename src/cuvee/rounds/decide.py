@@ -18,9 +18,10 @@ from typing import Literal
 from cuvee.records import content_hash
 from cuvee.rounds.beta import Beta, expected_new, fit_beta
 
-Stop = Literal["", "nobody", "target", "done", "too_dear", "no_cost", "too_few", "most"]
+Stop = Literal["", "nobody", "target", "done", "refused", "too_dear", "no_cost", "too_few", "most"]
 """Why no further round is begun; empty where one is. `nobody`: all teachers are published;
-`target`, `done`: the set, or every problem, is filled; `too_dear`: no problem's next example
+`target`, `done`: the set, or every problem, is filled; `refused`: all others were refused for
+good; `too_dear`: no problem's next example
 costs so little as `usd_per_example`; `no_cost`: what one costs is not known; `too_few`: less is
 expected than `min_examples`; `most`: the rounds are used up."""
 
@@ -36,6 +37,8 @@ class Tried:
     """Of them: fit to be an example, each text once. In [0, tried]."""
     have: int
     """Fit texts of all teachers, published ones too."""
+    refused: bool = False
+    """Every request to teachers that can be asked again was refused for good."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +83,34 @@ class Decision:
     requests: int
     usd: float | None
     tokens: float | None
+    refused: int = 0
+    """Problems that are not done, and are left out as servers refuse them for good."""
 
 
 def decide(problems: Sequence[Tried], aim: Aim, price: Price) -> Decision:
     """Decide of a domain's next round; see the module. The order of `problems` does not count."""
+    open_ones = [problem for problem in problems if problem.have < aim.enough]
+    waiting = [problem for problem in open_ones if not problem.refused]
+    left_out = len(open_ones) - len(waiting)
+    found = _decided(problems, waiting, aim, price, refused=left_out)
+    if not left_out:
+        return found
+    why = f"{found.why}; not asked: {left_out} problems of which every request was refused for good"
+    return dataclasses.replace(found, why=why, refused=left_out)
+
+
+def _decided(
+    problems: Sequence[Tried], waiting: Sequence[Tried], aim: Aim, price: Price, *, refused: int
+) -> Decision:
+    """Decide of the `waiting` problems; `refused` more are not done."""
     have = sum(min(problem.have, aim.per_problem) for problem in problems)
     missing = None if aim.target is None else aim.target - have
-    waiting = [problem for problem in problems if problem.have < aim.enough]
     if missing is not None and missing <= 0:
         return _stopped("target", f"the target of {aim.target} examples is reached")
     if not waiting:
         state = "solved" if aim.enough == 1 else f"full ({aim.enough} fit answers)"
+        if refused:
+            return _stopped("refused", f"every other problem is {state}")
         return _stopped("done", f"every problem is {state}")
     if not price.requests:
         return _stopped("nobody", f"all teachers of its {len(waiting)} problems are published")

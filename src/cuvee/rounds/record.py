@@ -32,6 +32,8 @@ class Attempt:
     """What it cost, its judge's decision included; None where nothing of that is known."""
     tokens: int | None
     """Of prompt and answer."""
+    refused: bool = False
+    """The request failed, and the server will not answer it, however often it is asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Round:
     """Why no further round is begun (`cuvee.rounds.decide.Stop`), or empty."""
     why: str
     """The decision in words."""
+    next_refused: int = 0
+    """Problems that lack an example and are not asked again, as every request about them was
+    refused for good."""
 
     @property
     def pass_rate(self) -> float | None:

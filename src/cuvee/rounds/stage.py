@@ -122,6 +122,7 @@ def _count_task(place: _Place) -> Task:
         outputs=(attempts_file(run, name, number), round_file(run, name, number), *left),
         settings={
             "base": recipe.base,
+            "columns": [field.name for field in dataclasses.fields(Attempt)],
             "seed": recipe.seed,
             "rounds": rounds.model_dump(mode="json"),
             "select": domain.select.model_dump(mode="json"),
@@ -175,7 +176,8 @@ def _attempts(place: _Place) -> Iterator[Attempt]:
         traces = _traces(run, name, number)
         sifted = sifting(traces, said, problems, domain=domain, student=student, tick=tick)
         judging = _judging(run, name, number)
-        yield from attempts(_traces(run, name, number), said, sifted, judging)
+        traces = _traces(run, name, number)
+        yield from attempts(traces, said, sifted, judging, priced=_with_price(run))
 
 
 def _traces(run: Run, name: str, number: int) -> Iterator[Trace]:
@@ -183,12 +185,18 @@ def _traces(run: Run, name: str, number: int) -> Iterator[Trace]:
     return (trace for file in files for trace in iter_rows(file, Trace))
 
 
-def _judging(run: Run, name: str, number: int) -> dict[str, float]:
-    """Return what deciding on each trace cost, where a judge with a price did."""
-    if run.recipe.domains[name].judge is None:
-        return {}
-    rows = iter_values(judge_traces(run, name, in_round=number), ["problem_id", "usd"])
-    return {row["problem_id"]: row["usd"] for row in rows if row["usd"] is not None}
+def _judging(run: Run, name: str, number: int) -> dict[str, float] | None:
+    """Return what deciding on each trace cost, where a judge with a price did.
+
+    None without such a judge, and where no answer of his has a cost.
+    """
+    if run.recipe.domains[name].judge not in _with_price(run):
+        return None
+    columns = ["problem_id", "usd", "error"]
+    rows = iter_values(judge_traces(run, name, in_round=number), columns)
+    answered = {row["problem_id"]: row["usd"] for row in rows if row["error"] is None}
+    known = {trace: usd for trace, usd in answered.items() if usd is not None}
+    return known if known or not answered else None
 
 
 def _told(run: Run, rounds: Rounds, name: str, number: int) -> tuple[Decision, Round]:
@@ -207,7 +215,8 @@ def _told(run: Run, rounds: Rounds, name: str, number: int) -> tuple[Decision, R
     ids = (row["id"] for row in iter_values(run.problems(name), ["id"]))
     problems = tried(ids, found(), askable=frozenset(samples))
     aim = _aim(run, rounds, domain, number)
-    waiting = frozenset(p.problem_id for p in problems if p.have < aim.enough)
+    lacking = (p for p in problems if p.have < aim.enough and not p.refused)
+    waiting = frozenset(p.problem_id for p in lacking)
     takes = price(found, waiting=waiting, samples=samples, priced=_priced(run, name))
     decision = decide(problems, aim, takes)
     return decision, _round(run, name, number, decision, examples=_examples(problems, aim))
@@ -227,9 +236,13 @@ def _aim(run: Run, rounds: Rounds, domain: Domain, number: int) -> Aim:
 
 def _priced(run: Run, name: str) -> frozenset[str]:
     """Return the teachers of a domain each answer of which costs something that is known."""
-    with_price = {t.name for t in run.recipe.teachers if t.usd_per_mtok is not None}
+    with_price = _with_price(run)
     names = {teacher.name for teacher in run.recipe.teachers_of(name)}
     return frozenset(names if run.recipe.domains[name].judge in with_price else names & with_price)
+
+
+def _with_price(run: Run) -> frozenset[str]:
+    return frozenset(t.name for t in run.recipe.teachers if t.usd_per_mtok is not None)
 
 
 def _examples(problems: list[Tried], aim: Aim) -> int:
@@ -268,6 +281,7 @@ def _round(run: Run, name: str, number: int, decision: Decision, *, examples: in
         next_usd=None if decision.usd is None else round(decision.usd, 9),
         stop=decision.stop,
         why=decision.why,
+        next_refused=decision.refused,
     )
 
 
