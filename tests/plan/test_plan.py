@@ -278,6 +278,10 @@ def test_strict_fails_where_it_does_not_fit(
     assert CliRunner().invoke(app, ["plan", recipe, "--strict"]).exit_code == 1
     recipe = str(RECIPES / "smoke.yaml")
     assert CliRunner().invoke(app, ["plan", recipe, "--strict"]).exit_code == 0
+    short = ["plan", recipe, "--strict", "--set", "budget.requests=3"]
+    done = CliRunner().invoke(app, short)
+    assert "budget.requests 3 is not enough" in done.output
+    assert done.exit_code == 1
 
 
 def test_the_keys_of_the_json_are_stable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_a_file_that_does_not_load_is_said_and_the_other_is_measured(
 ) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(files[0].read_bytes()[:200_000])
-    flags = ["--context", "32", "--concurrency", "1", "--tokens", "9", "--repeats", "2"]
+    flags = ["--context", "32", "--concurrency", "1", "--tokens", "60", "--repeats", "2"]
     done = CliRunner().invoke(app, ["bench", str(cut), str(files[1]), *flags, "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert "cut: engine bench: ended before it answered (exit code 1)" in done.output

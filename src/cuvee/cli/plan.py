@@ -39,7 +39,11 @@ def plan(  # noqa: PLR0913 - each is an option of the command
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where something does not fit here.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit with 1 where something does not fit here, or a budget is not enough.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     override: SetOption = None,
@@ -50,6 +54,7 @@ def plan(  # noqa: PLR0913 - each is an option of the command
 
         from rich.console import Console
 
+        from cuvee.plan.budget import not_enough
         from cuvee.plan.estimate import estimate
         from cuvee.plan.estimate import run_folder as folder_of
         from cuvee.plan.machine import this_machine
@@ -74,5 +79,5 @@ def plan(  # noqa: PLR0913 - each is an option of the command
             console = Console(highlight=False)
             console.width = min(console.width, PIPED_WIDTH) if console.is_terminal else PIPED_WIDTH
             console.print(text(found))
-        if strict and found.misfits:
+        if strict and (found.misfits or any(not_enough(limit) for limit in found.budget)):
             raise typer.Exit(1)

@@ -195,8 +195,9 @@ def is_recipe(place: Path) -> bool:
         return True
     if name.endswith(FILES):
         return False
+    missing = "" if place.exists() else "there is no such file or folder; "
     raise RecipeError(
-        f"{place}: rows end in {', '.join(FILES)}; a recipe ends in {' or '.join(RECIPES)} or is "
+        f"{place}: {missing}rows end in {', '.join(FILES)}; a recipe ends in {' or '.join(RECIPES)} or is "
         "the folder of a run"
     )
 
@@ -281,8 +282,9 @@ def check_shards(
     _show(verified.summary, f"{verified.shards} shards in {out}")
     if verified.failed:
         shown = "\n  ".join(verified.failed[:20])
+        others = "all others are" if verified.shards else "and no other is there"
         raise DataError(
-            f"{len(verified.failed)} shards or pieces of shards could not be done, all others are; "
+            f"{len(verified.failed)} shards or pieces of shards could not be done, {others}; "
             f"mend them and run the same command again:\n  {shown}"
         )
 

@@ -38,6 +38,11 @@ def _limit(name: str, most: float, rows: Sequence[Row]) -> Budgeted:
     return Budgeted(name, most, needed, words)
 
 
+def not_enough(limit: Budgeted) -> bool:
+    """Say whether a limit stops the asking before its end, as far as is known."""
+    return limit.needed is not None and limit.needed.value > limit.most
+
+
 def _part(row: Row, name: str) -> Figure | None:
     if name == "usd":
         return row.usd

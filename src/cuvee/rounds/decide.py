@@ -174,7 +174,7 @@ def _decision(asked: Sequence[Tried], expected: float, price: Price) -> Decision
     count = len(asked)
     usd = None if price.usd is None else price.usd * count
     tokens = None if price.tokens is None else price.tokens * count
-    each = "" if usd is None or not expected else f", ${usd:.4g} (${usd / expected:.3g} each)"
+    each = "" if usd is None or not expected else f", ${usd:.4g} (${usd / expected:.3g} an example)"
     known = "" if tokens is None or usd is not None else f", {tokens:.0f} tokens"
     requests = price.requests * count
     return Decision(

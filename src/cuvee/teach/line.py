@@ -247,10 +247,10 @@ def _over_budget(line: Line, needed: Cost, limit: str) -> BudgetError:
     }
     spent, doubtful, more = amounts[limit]
     return BudgetError(
-        f"{line.endpoint.name}: the budget is spent: budget.{limit} is "
+        f"{line.endpoint.name}: the budget covers no further request: budget.{limit} is "
         f"{getattr(line.books.budget, limit):g}, {spent:.10g} of it is used ({doubtful:.10g} by "
         f"{total.in_doubt} requests in flight or in doubt), and the next request may take "
-        f"{more:.10g}; raise budget.{limit} and run again: it goes on from here"
+        f"{more:.10g} (at `max_tokens`); raise budget.{limit} and run again: it goes on from here"
     )
 
 
