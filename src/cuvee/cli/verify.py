@@ -197,8 +197,8 @@ def is_recipe(place: Path) -> bool:
         return False
     missing = "" if place.exists() else "there is no such file or folder; "
     raise RecipeError(
-        f"{place}: {missing}rows end in {', '.join(FILES)}; a recipe ends in {' or '.join(RECIPES)} or is "
-        "the folder of a run"
+        f"{place}: {missing}rows end in {', '.join(FILES)}; a recipe ends in "
+        f"{' or '.join(RECIPES)} or is the folder of a run"
     )
 
 
