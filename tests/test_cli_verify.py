@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("rows.txt",), "rows.txt: there is no such file or folder; rows end in .jsonl, .jsonl.gz, "),
+        (("rows.txt",), "rows.txt: there is no such file or folder; rows end in .jsonl,"),
         (("rows.jsonl", "--set", "seed=1"), "rows.jsonl: --set: only with a RECIPE"),
         (("recipe.yaml", "--golds", "--processes", "2"), "--golds, --processes: only with a FILE"),
         (("empty", "--sandbox", "none"), "empty: --sandbox: only with a FILE"),
