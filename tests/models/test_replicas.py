@@ -138,14 +138,16 @@ def test_two_replicas_one_killed_under_load_answer_as_one_engine_does(
         assert len({t.answer for t in lone}) > 20  # texts that could be mixed up
         assert [t.request for t in traces] == [t.request for t in lone]
         assert (usage.sent, usage.failed) == (len(REQUESTS), 0)
-        # What was in flight on the dead one was sent twice, and the ledger says so.
-        assert 1 <= usage.possibly_billed_twice <= TWO.slots
+        # What was in flight on the dead one was sent twice, and the ledger says so. At the moment
+        # of its death that may be nothing.
+        assert usage.possibly_billed_twice <= TWO.slots
         assert ledger.count_in_doubt() == usage.possibly_billed_twice
         assert asked(TWO, engine.url, gguf, ledger)[1].sent == 0
         assert wait_until(lambda: pid_of(folder, "m.1") not in (0, dead[0]))
         assert wait_until(lambda: (folder / "m.log").read_text().count("m.1: up at") == 2)
     log = (folder / "m.log").read_text()
-    assert "engine m.1: ended by itself (exit code -9)" in log
+    # Who notices first is a race: a look at the process, or a request that finds nobody.
+    assert any(how in log for how in ("ended by itself (exit code -9)", "takes no connections"))
     assert f"m.1: is replaced in 1 s (death 1 of at most {MOST_DEATHS})" in log
     assert not list(folder.glob("*.pid"))
 
