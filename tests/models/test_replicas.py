@@ -44,6 +44,8 @@ from cuvee.records import Trace
 from cuvee.teach.client import Books, Endpoint, Request, Usage, ask, request_seed
 from cuvee.teach.ledger import Ledger
 
+from .processes import alive, wait_until
+
 Checkpoint = Callable[[Architecture], Path]
 
 ONE = Serve(slots=2, context=512, threads=1, start_timeout=60)
@@ -60,22 +62,6 @@ def gguf(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pa
     file = tmp_path_factory.mktemp("gguf") / "m.gguf"
     write_gguf(checkpoint("llama"), file, quantization="F32")
     return file
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process runs (a zombie does not)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true()
 
 
 def pid_of(folder: Path, name: str) -> int:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +25,8 @@ from cuvee.recipe import Sampling, Serve
 from cuvee.records import Trace
 from cuvee.teach.client import Books, Endpoint, Request, Usage, ask, request_seed
 from cuvee.teach.ledger import Ledger
+
+from ..models.processes import alive, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -109,23 +110,11 @@ def spec_of(machines: Machines | None, **more: Any) -> Serve:
     return Serve.model_validate({**shape, **over, **more})
 
 
-def alive(pid: int) -> bool:
-    """Say whether a process runs (a zombie does not)."""
-    return stat_of(pid)[:1] not in ([], ["Z"], ["X"])
-
-
 def stat_of(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
 
 
 def ups(folder: Path) -> list[tuple[str, str, int]]:

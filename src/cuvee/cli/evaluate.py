@@ -9,7 +9,7 @@ import typer
 
 from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.cli.run import run_recipe
-from cuvee.cli.verify import RECIPES, SandboxOption
+from cuvee.cli.verify import SandboxOption, names_recipe
 from cuvee.errors import RecipeError
 
 SEED = 42
@@ -126,7 +126,7 @@ def evaluate(  # noqa: PLR0913 - one a flag
     own = {"file": file, "samples": samples, "seed": seed, "sandbox": sandbox, "ledger": ledger}
     url = {"model_name": model_name, "key_env": key_env}
     with errors_as_messages():
-        if _is_recipe(place):
+        if names_recipe(place):
             flags = {key.rpartition(".")[2]: value for key, value in sections.items()}
             del flags["engine"]  # it goes with --command
             given = {"benchmark": benchmark} | own | url | flags
@@ -144,10 +144,6 @@ def evaluate(  # noqa: PLR0913 - one a flag
             out=out,
             settings=[*settings, *(override or [])],
         )
-
-
-def _is_recipe(place: str) -> bool:
-    return place.lower().endswith(RECIPES) or (Path(place) / "recipe.yaml").exists()
 
 
 def _evaluate_model(

@@ -8,7 +8,7 @@ import typer
 
 from cuvee.cli.messages import errors_as_messages, refuse_flags
 from cuvee.cli.run import LimitOption, SetOption, run_recipe
-from cuvee.cli.verify import RECIPES
+from cuvee.cli.verify import names_recipe
 from cuvee.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def release(  # noqa: PLR0913 - one a flag
               "--set": override}  # fmt: skip
     of_checkpoint = {"--gguf": gguf, "--no-parity": no_parity, "--text": text, "--tokens": tokens}
     with errors_as_messages():
-        if not _is_recipe(place):
+        if not names_recipe(place):
             refuse_flags(of_run, f"{place}: only with a RECIPE or the folder of a run")
             _release_checkpoint(place, of_checkpoint, out=out)
             return
@@ -100,10 +100,6 @@ def release(  # noqa: PLR0913 - one a flag
             return
         overrides = [*(override or []), *([f"limit={limit}"] if limit else [])]
         _push(Path(place), push, out=out, overrides=overrides, dry_run=dry_run, private=private)
-
-
-def _is_recipe(place: str) -> bool:
-    return place.lower().endswith(RECIPES) or (Path(place) / "recipe.yaml").exists()
 
 
 def _push(

@@ -185,6 +185,11 @@ def is_shards(place: str) -> bool:
     return path.is_dir() and not recipe and any(path.glob("*.parquet"))
 
 
+def names_recipe(place: str) -> bool:
+    """Say whether a place is a recipe, or the folder of a run, and not a model."""
+    return place.lower().endswith(RECIPES) or (Path(place) / "recipe.yaml").exists()
+
+
 def is_recipe(place: Path) -> bool:
     """Say whether a path means a recipe (or a run), by its name; rows are a file's otherwise.
 
